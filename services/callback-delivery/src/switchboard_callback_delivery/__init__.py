@@ -1,0 +1,1 @@
+"""Delivers signed callbacks for 24 hours, in order, per endpoint."""

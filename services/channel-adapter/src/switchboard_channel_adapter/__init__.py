@@ -1,0 +1,1 @@
+"""Claims attempts and submits them to providers; takes receipts and inbound."""

@@ -1,0 +1,1 @@
+"""Plans routes and decides what follows every fact about a message."""

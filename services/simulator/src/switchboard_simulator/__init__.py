@@ -1,0 +1,1 @@
+"""The world outside, simulated: providers, phones and a webhook receiver."""

@@ -1,0 +1,1 @@
+"""The switchboard command: every service and its infrastructure on one machine."""
