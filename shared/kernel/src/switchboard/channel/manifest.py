@@ -1,0 +1,85 @@
+"""The facts of a channel, as data. If a service would ask `if channel == "SMS"`, a fact is missing here."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from msgspec import Struct
+from pydantic import BaseModel
+
+from switchboard.identity import ChannelName
+from switchboard.status import Status
+
+
+class AccountOwner(StrEnum):
+    """Who owns what a channel sends through."""
+
+    #: An operator object (provider account); an app's `claimed_identity` names one. SMS.
+    OPERATOR = "operator"
+    #: The app's own credential. TELEGRAM.
+    APP = "app"
+
+
+class Connection(StrEnum):
+    """How a channel reaches its provider."""
+
+    #: One HTTP exchange an attempt; facts arrive as webhooks.
+    REQUEST = "request"
+    #: A lasting session that carries both directions. SMPP.
+    SESSION = "session"
+
+
+class Support(StrEnum):
+    """What becomes of one kind of content on a channel (conversation-api 7.3)."""
+
+    NATIVE = "native"
+    #: Becomes text by the shared rules of `switchboard.transcode`.
+    TEXT = "text"
+    UNSUPPORTED = "unsupported"
+
+
+class CredentialField(Struct, frozen=True):
+    """One field of a channel's credential object (conversation-api 8)."""
+
+    name: str
+    required: bool = True
+    secret: bool = False
+
+
+class CredentialSpec(Struct, frozen=True):
+    """The credential object an app gives for a channel: its key and its fields."""
+
+    key: str
+    fields: tuple[CredentialField, ...]
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """Everything the services need to know about a channel without running it."""
+
+    channel: ChannelName
+    title: str
+    owner: AccountOwner
+    connection: Connection
+    credentials: CredentialSpec
+    #: Turns an identity as clients write it into the channel's own spelling. Raises ValueError with what is expected.
+    normal_identity: Callable[[str], str]
+    #: Identities belong to one app (conversation-api 7.2).
+    app_scoped: bool = False
+    #: What the channel reports after it took a message. Empty: acceptance is the end (SUBMITTED).
+    receipts: frozenset[Status] = frozenset()
+    #: How long receipts may come after acceptance. Afterwards the message ends SUBMITTED.
+    horizon_seconds: int = 72 * 3600
+    #: The provider stops trying when the TTL ends; TTL is passed to it.
+    native_ttl: bool = False
+    can_retract: bool = False
+    #: The provider drops a second submission of one attempt id, so an unknown outcome may be sent again.
+    deduplicates: bool = False
+    #: Longest an attempt's send may take, all parts included, from the claim on.
+    send_timeout_seconds: float = 15.0
+    #: Kinds of content by the name of their field (`text_message` …). A kind not named is UNSUPPORTED.
+    content: dict[str, Support]
+    #: Keys of `channel_properties` this channel reads.
+    properties: frozenset[str] = frozenset()
+    #: What one message costs in the provider's unit, counted by `render.units`, per second and account. None: no limit.
+    rate_per_second: float | None = None
+    #: What an operator writes down for a provider account (OPERATOR channels). Secrets are `SecretStr`.
+    account_settings: type[BaseModel] | None = None

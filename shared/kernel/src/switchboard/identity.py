@@ -1,0 +1,55 @@
+"""Who someone is on one channel, and the keys that keep one person's records in order."""
+
+import hashlib
+import hmac
+import re
+from typing import Final, NewType
+
+from msgspec import Struct
+
+from switchboard.ids import AppId
+
+#: A channel's name as the API spells it: SMS, TELEGRAM … Checked against the channel folders found (channel/registry).
+ChannelName = NewType("ChannelName", str)
+
+#: The channels of the contract (conversation-api 7.1). Which of them this installation can use is another question.
+CONTRACT_CHANNELS: Final = frozenset(
+    ChannelName(name)
+    for name in (
+        "WHATSAPP", "RCS", "SMS", "MESSENGER", "VIBERBM", "MMS", "INSTAGRAM", "TELEGRAM", "KAKAOTALK",
+        "KAKAOTALKCHAT", "LINE", "WECHAT", "APPLEBC",
+    )
+)  # fmt: skip
+
+_MSISDN: Final = re.compile(r"\+?[0-9]{1,20}")
+
+
+class ChannelIdentity(Struct, frozen=True):
+    """Who someone is on one channel (conversation-api 4.0)."""
+
+    channel: ChannelName
+    #: The provider's own spelling: an E.164 number without "+" on SMS, a chat id on TELEGRAM.
+    identity: str
+    #: Only for channels whose identities are scoped to an app (MESSENGER, INSTAGRAM …); "" elsewhere.
+    app_id: str = ""
+
+
+def normal_msisdn(text: str) -> str:
+    """Spell a phone number in digits, without the leading "+" (conversation-api 7.2).
+
+    A leading space is a "+" that a client did not percent-encode (section 2). Raises ValueError if it is no number.
+    """
+    number = text.strip()
+    if not _MSISDN.fullmatch(number):
+        raise ValueError("an international phone number in digits is expected")
+    return number.removeprefix("+")
+
+
+def keyed_hash(key: bytes, *parts: str) -> bytes:
+    """A record key that keeps one person's records in order and tells nobody who it is (DESIGN 2.8, 4)."""
+    return hmac.digest(key, "\x1f".join(parts).encode(), hashlib.sha256)[:16]
+
+
+def app_scoped(identity: ChannelIdentity, app_id: AppId) -> ChannelIdentity:
+    """The same identity as one app sees it, on channels where each app has its own."""
+    return ChannelIdentity(identity.channel, identity.identity, app_id)

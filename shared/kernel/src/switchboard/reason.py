@@ -1,0 +1,66 @@
+"""Why something failed, in the API's own words (conversation-api 11.2)."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class ReasonCode(StrEnum):
+    """The 31 reason codes of the Conversation API."""
+
+    UNKNOWN = "UNKNOWN"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    RATE_LIMITED = "RATE_LIMITED"
+    RECIPIENT_INVALID_CHANNEL_IDENTITY = "RECIPIENT_INVALID_CHANNEL_IDENTITY"
+    RECIPIENT_NOT_REACHABLE = "RECIPIENT_NOT_REACHABLE"
+    RECIPIENT_NOT_OPTED_IN = "RECIPIENT_NOT_OPTED_IN"
+    OUTSIDE_ALLOWED_SENDING_WINDOW = "OUTSIDE_ALLOWED_SENDING_WINDOW"
+    CHANNEL_FAILURE = "CHANNEL_FAILURE"
+    CHANNEL_BAD_CONFIGURATION = "CHANNEL_BAD_CONFIGURATION"
+    CHANNEL_CONFIGURATION_MISSING = "CHANNEL_CONFIGURATION_MISSING"
+    MEDIA_TYPE_UNSUPPORTED = "MEDIA_TYPE_UNSUPPORTED"
+    MEDIA_TOO_LARGE = "MEDIA_TOO_LARGE"
+    MEDIA_NOT_REACHABLE = "MEDIA_NOT_REACHABLE"
+    NO_CHANNELS_LEFT = "NO_CHANNELS_LEFT"
+    TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
+    TEMPLATE_INSUFFICIENT_PARAMETERS = "TEMPLATE_INSUFFICIENT_PARAMETERS"
+    TEMPLATE_NON_EXISTING_LANGUAGE_OR_VERSION = "TEMPLATE_NON_EXISTING_LANGUAGE_OR_VERSION"
+    DELIVERY_TIMED_OUT = "DELIVERY_TIMED_OUT"
+    DELIVERY_REJECTED_DUE_TO_POLICY = "DELIVERY_REJECTED_DUE_TO_POLICY"
+    CONTACT_NOT_FOUND = "CONTACT_NOT_FOUND"
+    BAD_REQUEST = "BAD_REQUEST"
+    UNKNOWN_APP = "UNKNOWN_APP"
+    NO_CHANNEL_IDENTITY_FOR_CONTACT = "NO_CHANNEL_IDENTITY_FOR_CONTACT"
+    CHANNEL_REJECT = "CHANNEL_REJECT"
+    NO_PERMISSION = "NO_PERMISSION"
+    NO_PROFILE_AVAILABLE = "NO_PROFILE_AVAILABLE"
+    UNSUPPORTED_OPERATION = "UNSUPPORTED_OPERATION"
+    INACTIVE_CREDENTIAL = "INACTIVE_CREDENTIAL"
+    MESSAGE_EXPIRED = "MESSAGE_EXPIRED"
+    MESSAGE_SPLIT_REQUIRED = "MESSAGE_SPLIT_REQUIRED"
+    DELIVERY_REPORT_TIME_OUT = "DELIVERY_REPORT_TIME_OUT"
+
+
+class SubCode(StrEnum):
+    """A finer cause, where the channel gives one."""
+
+    UNSPECIFIED_SUB_CODE = "UNSPECIFIED_SUB_CODE"
+    ATTACHMENT_REJECTED = "ATTACHMENT_REJECTED"
+    MEDIA_TYPE_UNDETERMINED = "MEDIA_TYPE_UNDETERMINED"
+    INACTIVE_SENDER = "INACTIVE_SENDER"
+
+
+class Reason(Struct, frozen=True):
+    """Why a message failed or left a channel, as callbacks carry it."""
+
+    code: ReasonCode
+    #: Free text for people. Begins with "The underlying channel reported: " when the channel gave it.
+    description: str = ""
+    sub_code: SubCode = SubCode.UNSPECIFIED_SUB_CODE
+    #: The channel's own error code, where the API passes it on.
+    channel_code: str = ""
+
+
+def reported(code: ReasonCode, words: str, *, channel_code: str = "") -> Reason:
+    """A reason that quotes the provider's own words."""
+    return Reason(code, f"The underlying channel reported: {words}", channel_code=channel_code)

@@ -1,0 +1,139 @@
+"""The catalogue of topics: what each carries, what its key keeps in order, who writes and who reads it (DESIGN 4).
+
+This is the one place where a topic is defined. Services encode and decode records here, asyncapi.json is generated
+from here, and a test checks that every topic has a producer and a consumer.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar, get_args
+
+import msgspec
+
+from switchboard.identity import ChannelName
+from switchboard.records import (
+    AttemptsRecord,
+    DeliverCallback,
+    DispatchRecord,
+    MessageAccepted,
+    MessageReceived,
+    RecordBase,
+)
+
+RecordT = TypeVar("RecordT", bound=RecordBase)
+
+DEFAULT_RETENTION_SECONDS: Final = 3 * 24 * 3600
+
+
+class UnknownRecord(Exception):
+    """A record of a type this code does not know: newer code will. It waits."""
+
+    def __init__(self, topic: str, record_type: str) -> None:
+        super().__init__(f"{topic}: unknown record type {record_type!r}")
+
+
+class BrokenRecord(Exception):
+    """A record that is not what its type says. It will not get better."""
+
+    def __init__(self, topic: str, why: str) -> None:
+        super().__init__(f"{topic}: {why}")
+
+
+class Topic(Generic[RecordT]):
+    """One topic: its name, its records, its key, and who is at its two ends."""
+
+    def __init__(
+        self,
+        subject: str,
+        records: Any,
+        *,
+        key: str,
+        producers: tuple[str, ...],
+        groups: tuple[str, ...],
+        max_record_bytes: int = 1_000_000,
+    ) -> None:
+        """`records` is a record type or a union of them; `key` says in words what the record key is made of."""
+        self.subject = subject
+        self.key = key
+        self.producers = producers
+        self.groups = groups
+        self.max_record_bytes = max_record_bytes
+        self.record_types: tuple[type[RecordBase], ...] = get_args(records) or (records,)
+        self._decoders: Mapping[bytes, msgspec.json.Decoder[Any]] = {
+            kind.__name__.encode(): msgspec.json.Decoder(kind) for kind in self.record_types
+        }
+        self._headers = {kind: {"type": kind.__name__.encode()} for kind in self.record_types}
+
+    def name(self, prefix: str = "switchboard.", channel: ChannelName | None = None) -> str:
+        """The topic's name on the broker. `prefix` sets installations (and tests) apart."""
+        subject = self.subject if channel is None else self.subject.format(channel=channel.lower())
+        return f"{prefix}{subject}.v1"
+
+    def encode(self, record: RecordT) -> bytes:
+        """The record's value."""
+        return _encoder.encode(record)
+
+    def headers(self, record: RecordT, message_id: str = "") -> dict[str, bytes]:
+        """The record's headers: its type and, where it is about one, its message's id. Never anything personal."""
+        headers = self._headers[type(record)]
+        return {**headers, "message_id": message_id.encode()} if message_id else headers
+
+    def decode(self, value: bytes, headers: Mapping[str, bytes]) -> RecordT:
+        """Read a record. Raises UnknownRecord for a type of the future, BrokenRecord for bytes that do not fit."""
+        kind = headers.get("type", b"")
+        decoder = self._decoders.get(kind)
+        if decoder is None:
+            if not kind:
+                raise BrokenRecord(self.subject, "the record has no header `type`")
+            raise UnknownRecord(self.subject, kind.decode(errors="replace"))
+        try:
+            record: RecordT = decoder.decode(value)
+        except msgspec.DecodeError as error:
+            raise BrokenRecord(self.subject, f"not a {kind.decode()}: {error}") from error
+        return record
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+MESSAGES_ACCEPTED: Final[Topic[MessageAccepted]] = Topic(
+    "messages.accepted",
+    MessageAccepted,
+    key="keyed hash of project and first identity as addressed: keeps one person's sends in order",
+    producers=("ingress",),
+    groups=("router.accepted",),
+)
+DISPATCH: Final[Topic[DispatchRecord]] = Topic(
+    "dispatch.{channel}",
+    DispatchRecord,
+    key="keyed hash of the identity on that channel: keeps one person's attempts on one channel in order",
+    producers=("router",),
+    groups=("channel-adapter.{channel}",),
+)
+ATTEMPTS: Final[Topic[AttemptsRecord]] = Topic(
+    "attempts",
+    AttemptsRecord,
+    key="message id: keeps everything that happens to one message in order",
+    producers=("channel-adapter", "router"),
+    groups=("router.attempts",),
+)
+INBOUND: Final[Topic[MessageReceived]] = Topic(
+    "inbound",
+    MessageReceived,
+    key="keyed hash of app, channel and identity: keeps what one person says to one app in order",
+    producers=("channel-adapter",),
+    groups=("router.inbound",),
+)
+CALLBACKS: Final[Topic[DeliverCallback]] = Topic(
+    "callbacks",
+    DeliverCallback,
+    key="endpoint and message, contact or conversation: keeps one story's callbacks to one endpoint in order",
+    producers=("router",),
+    groups=("callback-delivery",),
+)
+
+TOPICS: Final[tuple[Topic[Any], ...]] = (MESSAGES_ACCEPTED, DISPATCH, ATTEMPTS, INBOUND, CALLBACKS)
+
+
+def topic_names(prefix: str, channels: Iterable[ChannelName]) -> list[str]:
+    """Every topic of an installation with these channels, one dispatch topic for each."""
+    names = [topic.name(prefix) for topic in TOPICS if topic is not DISPATCH]
+    return names + [DISPATCH.name(prefix, channel) for channel in channels]
