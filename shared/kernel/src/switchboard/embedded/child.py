@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from switchboard.embedded.errors import FolderUnusable, ServerFailed
 
@@ -24,6 +25,35 @@ def launch_command(command: Sequence[str], *, death_signal: signal.Signals, user
     who = "-" if user is None else str(user)
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(int(death_signal)), who]
     return [*launcher, *command]
+
+
+def run_tool(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    user: int | None = None,
+    keep_open: Sequence[int] = (),
+    given: str = "",
+) -> None:
+    """Run a short program to its end, tied to us like any child. Any thread: it waits for the program.
+
+    `given` is written to its standard input. Raises ServerFailed with the last words it printed.
+    """
+    run = subprocess.run(
+        launch_command(command, death_signal=signal.SIGKILL, user=user),
+        input=given.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        cwd=folder,
+        pass_fds=tuple(keep_open),
+        start_new_session=True,
+        check=False,
+    )
+    if run.returncode != 0:
+        said = " ".join(run.stdout.decode(errors="replace").split())[-300:]
+        raise ServerFailed(f"{Path(command[0]).name} failed in {folder}; it said: {said}")
 
 
 class ChildProcess:
@@ -132,7 +162,7 @@ class ChildProcess:
         return self._process.returncode
 
     def kill(self) -> int | None:
-        """End the child at once, without a chance to clean up, and wait until it and its children are gone."""
+        """End the child at once, without a chance to clean up; wait until it and what it started are gone."""
         if self._process is None:
             return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -162,12 +192,11 @@ class ChildProcess:
         if self._process is None:
             raise RuntimeError(f"{self.name} was never started")
         process = self._process
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(ProcessLookupError):
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # no pidfd in this kernel, or the child is gone already
                 await _readable(os.pidfd_open(process.pid))
-        else:
-            while process.poll() is None:
-                await asyncio.sleep(0.1)
+        while process.poll() is None:  # noqa: ASYNC110 - only where nothing tells us
+            await asyncio.sleep(0.1)
         return process.wait()
 
     def log_tail(self, lines: int = 20) -> list[str]:
@@ -177,12 +206,12 @@ class ChildProcess:
             return log.read().decode(errors="replace").splitlines()[-lines:]
         return []
 
-    def _open_log(self) -> _Log:
+    def _open_log(self) -> BinaryIO:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             if self.log.exists():
                 self.log.replace(self.log.with_name(f"{self.log.name}.previous"))
-            return _Log(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+            return open(self.log, "ab", opener=_for_us_alone)
         except OSError as error:
             raise FolderUnusable(f"{self.log} cannot be written: {error.strerror}") from error
 
@@ -198,8 +227,10 @@ class ChildProcess:
     def _lifeline_closed_within(self, seconds: float) -> bool:
         if self._lifeline is None:
             return True
-        readable, _, _ = select.select([self._lifeline], [], [], seconds)
-        if not readable:
+        # poll, not select: a process with many connections has descriptors above 1023.
+        watch = select.poll()
+        watch.register(self._lifeline, select.POLLIN | select.POLLHUP)
+        if not watch.poll(seconds * 1000):
             return False
         self._forget_lifeline()
         return True
@@ -214,22 +245,6 @@ class ChildProcess:
             self._lifeline = None
 
 
-class _Log:
-    """A descriptor for the child's output, closed on our side once the child has it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def __enter__(self) -> int:
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-
 async def _readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     seen = asyncio.Event()
@@ -239,3 +254,7 @@ async def _readable(descriptor: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

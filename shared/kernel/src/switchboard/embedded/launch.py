@@ -13,26 +13,32 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 
 
 def become(parent_pid: int, death_signal: int, user: str, command: list[str]) -> None:
     """Change the user, tie this process to its parent, then replace it with the command. Does not return."""
+    # Looked up as the first user: the second may not be able to read Python's own files.
+    tie = _system_call() if sys.platform == "linux" else None
     if user != "-":
         os.setgroups([])
         os.setgid(int(user))
         os.setuid(int(user))
-    if sys.platform == "linux":
-        import ctypes
-
-        # After the user change: changing the user clears the setting.
-        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
-            sys.exit("cannot tie the process to its parent")
+    # Set as the second user: changing the user clears it.
+    if tie is not None and tie(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
+        sys.exit("cannot tie the process to its parent")
     # The parent may have died before the setting: then nobody would send the signal.
     if os.getppid() != parent_pid:
         sys.exit("the parent is gone")
     os.execvp(command[0], command)
+
+
+def _system_call() -> Callable[..., int]:
+    import ctypes
+
+    return ctypes.CDLL(None).prctl
 
 
 if __name__ == "__main__":
