@@ -171,7 +171,7 @@ class DeliverCallback(RecordBase, frozen=True):
     target: str
     #: What is kept in order: the message's, contact's or conversation's id.
     stream: str
-    #: 1, 2, 3 … per endpoint and stream.
+    #: Rises within a stream. An endpoint that does not ask for every trigger sees gaps.
     sequence: int
     event_at: datetime
     #: The bytes to post. Kept raw: they are signed as they are.

@@ -32,7 +32,7 @@ CREATE TABLE switchboard.messages (
     route           bytea,
     high_priority   boolean     NOT NULL DEFAULT false,
 
-    phase           text        NOT NULL CHECK (phase IN ('SENDING', 'RETRYING', 'SUBMITTED', 'UNKNOWN', 'FINAL')),
+    phase           text        NOT NULL CHECK (phase IN ('SENDING', 'CLAIMED', 'RETRYING', 'SUBMITTED', 'UNKNOWN', 'FINAL')),
     status          text        NOT NULL,
     status_at       timestamptz NOT NULL,
     reason          bytea,      -- the Reason of FAILED. JSON.

@@ -1,0 +1,45 @@
+"""The database pool, with time-outs everywhere (DESIGN 5)."""
+
+import asyncio
+from typing import Final, TypeAlias
+
+import asyncpg
+
+#: What code that talks to the database is handed.
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+COMMAND_TIMEOUT_SECONDS: Final = 10.0
+ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+
+#: The database is away or busy: what was asked for may be asked again.
+TRANSIENT_ERRORS: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DiskFullError,
+    asyncio.TimeoutError,
+    ConnectionError,
+    OSError,
+)
+
+
+async def open_pool(dsn: str, *, size: int, service: str) -> Pool:
+    """Open a pool of at most `size` connections that find the tables without a schema name."""
+    pool: Pool = await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        max_inactive_connection_lifetime=300,
+        server_settings={"search_path": "switchboard, public", "application_name": service},
+    )
+    return pool
