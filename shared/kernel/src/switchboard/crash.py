@@ -30,5 +30,5 @@ CRASH_POINTS: Final = (
 
 def crash_point(name: str) -> None:
     """Die here, at once and without clean-up, if the environment says so."""
-    if _NAME == name and next(_visits) == _AT:
+    if name == _NAME and next(_visits) == _AT:
         os.kill(os.getpid(), signal.SIGKILL)

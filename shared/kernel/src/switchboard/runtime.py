@@ -218,9 +218,7 @@ async def _database(service: str, settings: CommonSettings) -> Pool:
     deadline = asyncio.get_running_loop().time() + _DATABASE_WAIT_SECONDS
     while True:
         try:
-            return await open_pool(
-                settings.postgres_dsn.get_secret_value(), size=settings.pool_size, service=service
-            )
+            return await open_pool(settings.postgres_dsn.get_secret_value(), size=settings.pool_size, service=service)
         except TRANSIENT_ERRORS as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise

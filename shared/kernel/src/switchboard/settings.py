@@ -27,7 +27,9 @@ class CommonSettings(BaseSettings):
         description="Keys for secrets at rest, newest first: `id:base64 of 32 bytes`, comma-separated."
     )
     host: str = Field("127.0.0.1", description="Address the service listens on.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="Port the service listens on; 0 takes a free one.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="Port the service listens on; 0 takes a free one."
+    )
     ordinal: int | None = Field(
         None, description="This instance's number where instances have one; makes it a static group member."
     )

@@ -78,6 +78,9 @@ class StepLedger(Struct, frozen=True, omit_defaults=True):
     channel_metadata: dict[str, str] = field(default_factory=dict)
     #: The SUBMIT and QUEUED_ON_CHANNEL of this channel were raised.
     submitted: bool = False
+    #: Why a part failed, and when the latest part's news happened, until all parts are told as one.
+    reason: Reason | None = None
+    event_at: datetime | None = None
 
 
 class Ledger(Struct, frozen=True, omit_defaults=True):
@@ -222,14 +225,22 @@ def start(route: Route, accepted_at: datetime, ttl_seconds: int | None, now: dat
 
 
 def on_outcome(
-    progress: Progress, route: Route, policy: Policy, step: int, submission: int, outcome: Outcome, now: datetime
+    progress: Progress,
+    route: Route,
+    policy: Policy,
+    step: int,
+    submission: int,
+    outcome: Outcome,
+    now: datetime,
 ) -> Decision:
     """An attempt has its outcome. One that is not the current attempt's any more is only recorded."""
     if (step, submission) != (progress.step, progress.submission):
         return Decision(progress, note="outcome of an earlier attempt")
     if progress.phase not in _AWAITS_OUTCOME:
+        # A receipt overtook it: now it is known how many parts there are.
         merged = _merge_ids(progress, step, outcome)
-        return Decision(merged, Effects(ended=(step, submission, _end_of(outcome))), "late outcome")
+        decision = _tell_combined(merged, route, step, submission, now, "late outcome")
+        return replace(decision, effects=replace(decision.effects, ended=(step, submission, _end_of(outcome))))
     match outcome:
         case Accepted():
             decision = _accept(_merge_ids(progress, step, outcome), route, now)
@@ -270,30 +281,42 @@ def on_receipt(
         before,
         part_status={**before.part_status, provider_id: status},
         channel_metadata={**before.channel_metadata, **channel_metadata},
+        reason=before.reason or reason,
+        event_at=event_at,
     )
+    if progress.phase is Phase.UNKNOWN and not after.parts:
+        after = replace(after, parts=1)
     progress = _with_step(progress, step, after)
-    if (step, submission) == (progress.step, progress.submission) and progress.phase in _OVERTAKEN:
-        # The receipt was faster than its outcome: the channel has the message, so say that first.
-        progress, first = _raise_submitted(progress, route, event_at)
-        progress = _await_receipts(progress, route.steps[step], route, now)
-    else:
-        first = ()
-    combined = _combined(progress.ledger.of(step))
-    if combined is None or not raises(progress.ledger.of(step).status, combined):
-        return Decision(progress, Effects(callbacks=first), "receipt of a part" if combined is None else "no news")
-    if combined is Status.FAILED:
-        decision = _failed_receipt(progress, route, step, submission, reason or _UNSAID, now, event_at)
-    else:
-        decision = _delivered(progress, step, submission, combined, now, event_at)
-    effects = replace(decision.effects, callbacks=first + decision.effects.callbacks)
+    if (step, submission) != (progress.step, progress.submission) or progress.phase not in _AWAITS_OUTCOME:
+        return _tell_combined(progress, route, step, submission, now, "receipt of a part")
+    # The receipt was faster than its outcome: the channel has the message, so say that first.
+    progress, first = _raise_submitted(progress, event_at)
+    progress = _await_receipts(progress, route.steps[step], route, now)
+    decision = _tell_combined(progress, route, step, submission, now, "receipt before its outcome")
+    effects = replace(
+        decision.effects,
+        ended=(step, submission, AttemptEnd.OK),
+        callbacks=first + decision.effects.callbacks,
+    )
     return replace(decision, effects=effects)
 
 
 def on_abandoned(
-    progress: Progress, route: Route, step: int, submission: int, reason: Reason, fails_message: bool, now: datetime
+    progress: Progress,
+    route: Route,
+    attempt: AttemptView | None,
+    step: int,
+    submission: int,
+    reason: Reason,
+    fails_message: bool,
+    now: datetime,
 ) -> Decision:
-    """The planned attempt was taken back before anyone claimed it: switch, or end."""
-    if (step, submission) != (progress.step, progress.submission) or progress.phase is not Phase.SENDING:
+    """Take back a planned attempt that will not be submitted: switch, or end. One that was claimed goes its way."""
+    is_current = (step, submission) == (
+        progress.step,
+        progress.submission,
+    ) and progress.phase is Phase.SENDING
+    if not is_current or attempt is None or attempt.state != "planned":
         return Decision(progress, note="abandoned too late")
     if fails_message:
         decision = _fail(progress, reason, now, "purged")
@@ -304,15 +327,19 @@ def on_abandoned(
 
 
 def on_resolved(
-    progress: Progress, route: Route, step: int, submission: int, status: Status, reason: Reason | None, now: datetime
+    progress: Progress,
+    route: Route,
+    step: int,
+    submission: int,
+    status: Status,
+    reason: Reason | None,
+    now: datetime,
 ) -> Decision:
     """An operator found out what became of an unknown attempt. Counts as a receipt for all its parts."""
     return on_receipt(progress, route, step, submission, "operator", status, reason, now, {}, now)
 
 
-def on_due(
-    progress: Progress, route: Route, policy: Policy, attempt: AttemptView | None, now: datetime
-) -> Decision:
+def on_due(progress: Progress, route: Route, policy: Policy, attempt: AttemptView | None, now: datetime) -> Decision:
     """Act on the deadlines that really passed. The attempt's recorded outcome was applied before."""
     match progress.phase:
         case Phase.SENDING | Phase.CLAIMED if attempt is not None and attempt.state == "claimed":
@@ -348,11 +375,10 @@ def backoff_seconds(tries: int, attempt_name: str) -> float:
     """How long the try after `tries` waits: exponential with full jitter, the same for the same attempt every time."""
     most = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**tries)
     share = int.from_bytes(hashlib.blake2b(attempt_name.encode(), digest_size=4).digest(), "big") / 2**32
-    return float(most * (0.5 + share / 2))
+    return float(most * share)
 
 
 _AWAITS_OUTCOME: Final = frozenset({Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN})
-_OVERTAKEN: Final = _AWAITS_OUTCOME
 _EXPIRED: Final = Reason(ReasonCode.MESSAGE_EXPIRED, "No channel took the message before its time was up.")
 _NO_REPORT: Final = Reason(
     ReasonCode.DELIVERY_REPORT_TIME_OUT, "The channel did not report delivery within the waiting time."
@@ -363,18 +389,23 @@ _UNCLAIMED: Final = FailedForNow(Reason(ReasonCode.CHANNEL_FAILURE, "No adapter 
 
 
 def _accept(progress: Progress, route: Route, now: datetime) -> Decision:
-    progress, callbacks = _raise_submitted(progress, route, now)
+    progress, callbacks = _raise_submitted(progress, now)
     progress = _await_receipts(progress, route.steps[progress.step], route, now)
-    decision = Decision(progress, Effects(callbacks=callbacks), "accepted")
-    combined = _combined(progress.ledger.of(progress.step))
-    if combined is None or not raises(progress.ledger.of(progress.step).status, combined):
-        return decision
-    # Receipts of all parts were here before the outcome told how many parts there are.
+    decision = _tell_combined(progress, route, progress.step, progress.submission, now, "accepted")
+    return replace(decision, effects=replace(decision.effects, callbacks=callbacks + decision.effects.callbacks))
+
+
+def _tell_combined(
+    progress: Progress, route: Route, step: int, submission: int, now: datetime, otherwise: str
+) -> Decision:
+    """Tell what all parts of a step come to, if that is news; `otherwise` is the note if it is not."""
+    ledger = progress.ledger.of(step)
+    combined = _combined(ledger)
+    if combined is None or not raises(ledger.status, combined):
+        return Decision(progress, note=otherwise)
     if combined is Status.FAILED:
-        then = _failed_receipt(progress, route, progress.step, progress.submission, _UNSAID, now, now)
-    else:
-        then = _delivered(progress, progress.step, progress.submission, combined, now, now)
-    return replace(then, effects=replace(then.effects, callbacks=callbacks + then.effects.callbacks))
+        return _failed_receipt(progress, route, step, ledger.reason or _UNSAID, now)
+    return _delivered(progress, step, submission, combined, now, ledger.event_at or now)
 
 
 def _await_receipts(progress: Progress, step: RouteStep, route: Route, now: datetime) -> Progress:
@@ -443,9 +474,7 @@ def _give_up_on_unknown(progress: Progress, route: Route, policy: Policy, reason
     return _fail(progress, told, now, "stayed unknown")
 
 
-def _claimed_due(
-    progress: Progress, route: Route, policy: Policy, attempt: AttemptView, now: datetime
-) -> Decision:
+def _claimed_due(progress: Progress, route: Route, policy: Policy, attempt: AttemptView, now: datetime) -> Decision:
     assert attempt.claimed_at is not None
     seen = claimed(progress, attempt.claimed_at, route.steps[progress.step])
     if not _passed(seen.claim_due_at, now):
@@ -461,7 +490,9 @@ def _planned_due(
     current = (progress.step, progress.submission)
     if _passed(progress.expires_at, now):
         decision = _fail(progress, _EXPIRED, now, "expired")
-        return replace(decision, effects=replace(decision.effects, cancel=current, ended=(*current, AttemptEnd.NEUTRAL)))
+        return replace(
+            decision, effects=replace(decision.effects, cancel=current, ended=(*current, AttemptEnd.NEUTRAL))
+        )
     if attempt is None or attempt.send_before is None:
         # It waits in a lane: only its expiry runs.
         return Decision(replace(progress, claim_due_at=None), note="waits in its lane")
@@ -479,7 +510,8 @@ def _switch(progress: Progress, route: Route, reason: Reason, now: datetime, not
     """Leave this channel: go on with the next one, or end."""
     if _delivered_elsewhere(progress, progress.step):
         return Decision(_final(_left(progress, Status.FAILED), now), note=f"{note}; delivered elsewhere")
-    if _passed(progress.ttl_ends_at, now) or _passed(progress.expires_at, now) and progress.phase is not Phase.SUBMITTED:
+    waited_in_vain = progress.phase is not Phase.SUBMITTED and _passed(progress.expires_at, now)
+    if waited_in_vain or _passed(progress.ttl_ends_at, now):
         return _fail(progress, _EXPIRED, now, f"{note}, expired")
     if progress.step + 1 >= len(route.steps):
         return _fail(progress, reason, now, f"{note}, no channel left")
@@ -527,9 +559,7 @@ def _fail(progress: Progress, reason: Reason, now: datetime, note: str) -> Decis
     return Decision(_final(told, now), Effects(callbacks=callbacks), note)
 
 
-def _failed_receipt(
-    progress: Progress, route: Route, step: int, submission: int, reason: Reason, now: datetime, event_at: datetime
-) -> Decision:
+def _failed_receipt(progress: Progress, route: Route, step: int, reason: Reason, now: datetime) -> Decision:
     if step != progress.step or progress.phase not in (Phase.SUBMITTED, Phase.UNKNOWN):
         return Decision(_with_status(progress, step, Status.FAILED), note="failure of a channel already left")
     parts = progress.ledger.of(step).part_status.values()
@@ -543,23 +573,22 @@ def _delivered(
 ) -> Decision:
     """A channel delivered. Ends the message, whatever else was going on; a planned attempt elsewhere is taken back."""
     twice = _delivered_elsewhere(progress, step)
-    counted = replace(progress, ledger=replace(progress.ledger, delivered_twice=progress.ledger.delivered_twice or twice))
+    counted = replace(
+        progress, ledger=replace(progress.ledger, delivered_twice=progress.ledger.delivered_twice or twice)
+    )
     told, callbacks = _raise(_with_status(counted, step, status), step, submission, status, None, event_at)
-    better = not twice or raises(progress.status, status) if progress.status in _RANKED else True
-    done = replace(told, status=status, status_at=event_at, reason=None) if better else told
+    is_better = progress.status not in POSITIVE or raises(progress.status, status)
+    done = replace(told, status=status, status_at=event_at, reason=None) if is_better else told
     cancel = None
     if progress.phase is Phase.SENDING and step != progress.step:
         cancel = (progress.step, progress.submission)
     ended = (*cancel, AttemptEnd.NEUTRAL) if cancel else None
-    return Decision(_final(done, now), Effects(ended, cancel, callbacks), "read" if status is Status.READ else "delivered")
+    return Decision(
+        _final(done, now), Effects(ended, cancel, callbacks), "read" if status is Status.READ else "delivered"
+    )
 
 
-_RANKED: Final = frozenset({Status.DELIVERED, Status.READ})
-
-
-def _raise_submitted(
-    progress: Progress, route: Route, at: datetime
-) -> tuple[Progress, tuple[CallbackDue, ...]]:
+def _raise_submitted(progress: Progress, at: datetime) -> tuple[Progress, tuple[CallbackDue, ...]]:
     """MESSAGE_SUBMIT and QUEUED_ON_CHANNEL, once per channel, unless another channel already delivered."""
     step, submission = progress.step, progress.submission
     before = progress.ledger.of(step)

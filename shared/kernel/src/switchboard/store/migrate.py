@@ -5,6 +5,7 @@ advisory lock, so that several services may start at once. A file that was appli
 """
 
 import hashlib
+import itertools
 import re
 from datetime import timedelta
 from importlib import resources
@@ -47,7 +48,7 @@ def known_migrations() -> list[Migration]:
         if (match := _NAME.fullmatch(entry.name))
     ]
     found.sort(key=lambda migration: migration.number)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         if before.number == after.number:
             raise MigrationError(f"{before.name} and {after.name} have one number")
     return found
