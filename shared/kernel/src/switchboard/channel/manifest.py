@@ -52,6 +52,16 @@ class CredentialSpec(Struct, frozen=True):
     fields: tuple[CredentialField, ...]
 
 
+class ReportMetadata(Struct, frozen=True):
+    """What a channel adds to `message_metadata` of delivery reports (conversation-api 7.5)."""
+
+    #: Under which key the id of the batch of parts stands.
+    batch_id_key: str
+    #: Under which key the number of parts stands, told only if the send had the property `parts_property`.
+    parts_key: str
+    parts_property: str
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything the services need to know about a channel without running it."""
 
@@ -81,5 +91,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     properties: frozenset[str] = frozenset()
     #: What one message costs in the provider's unit, counted by `render.units`, per second and account. None: no limit.
     rate_per_second: float | None = None
+    #: What the channel adds to its delivery reports, where it adds anything of its own.
+    report_metadata: ReportMetadata | None = None
     #: What an operator writes down for a provider account (OPERATOR channels). Secrets are `SecretStr`.
     account_settings: type[BaseModel] | None = None

@@ -94,7 +94,7 @@ _envelope: Final = msgspec.json.Decoder(Envelope)
 _route: Final = msgspec.json.Decoder(Route)
 _ledger: Final = msgspec.json.Decoder(Ledger)
 _reason: Final = msgspec.json.Decoder(Reason)
-_outcome: Final[msgspec.json.Decoder[Outcome]] = msgspec.json.Decoder(Outcome)  # type: ignore[arg-type]
+_outcome: Final[msgspec.json.Decoder[Outcome]] = msgspec.json.Decoder(Outcome)
 
 _IDENTITY_COLUMNS: Final = (
     "id", "project_id", "app_id", "direction", "mode", "accepted_at", "channel", "identity",
@@ -130,7 +130,7 @@ async def known(connection: Connection, ids: Collection[MessageId]) -> set[Messa
 
 
 async def insert(connection: Connection, messages: Sequence[Message]) -> None:
-    """Insert new messages. Raises UniqueViolationError if one is known after all: another router has just planned it."""
+    """Insert new messages. Raises UniqueViolationError if another router has just planned one of them."""
     records = []
     for message in messages:
         identity = message.identity
