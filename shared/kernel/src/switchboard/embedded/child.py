@@ -118,7 +118,8 @@ class ChildProcess:
     def start(self) -> None:
         """Start the child. Main thread only: the kernel ties a child to the *thread* that made it.
 
-        Raises FolderUnusable when the log cannot be written, ServerFailed when the program cannot be run.
+        Raises FolderUnusable when the log cannot be written. A program that cannot be run ends at once and
+        says so in its log.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(f"{self.name} must be started from the main thread")
@@ -139,9 +140,6 @@ class ChildProcess:
                     start_new_session=True,
                     pass_fds=(held_by_child, *self._keep_open),
                 )
-        except OSError as error:
-            os.close(lifeline)
-            raise ServerFailed(f"{self.name} cannot be run: {error.strerror}") from error
         except BaseException:
             os.close(lifeline)
             raise

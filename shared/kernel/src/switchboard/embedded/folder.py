@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from switchboard.embedded.errors import EmbeddedError, FolderInUse, FolderUnusab
 
 #: Room that a first start needs: both programs, an empty database and an empty log.
 ROOM_BYTES = 400 * 1024 * 1024
+#: How long servers of a process that died may take to be gone.
+STOPPING_SECONDS = 30.0
 
 
 def default_data_folder() -> Path:
@@ -31,7 +34,7 @@ def usable_folder(folder: Path, *, room_bytes: int = 0) -> Path:
     """
     folder = folder.expanduser().absolute()
     with telling_folder(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         probe = folder / f".probe-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
@@ -39,6 +42,16 @@ def usable_folder(folder: Path, *, room_bytes: int = 0) -> Path:
     if free < room_bytes:
         raise _no_room(folder, room_bytes)
     return folder
+
+
+def _make(folder: Path) -> None:
+    """Make the folder and its parents, open to pass through whatever our umask: PostgreSQL may be nobody."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    for step in reversed(missing):
+        step.mkdir(exist_ok=True)
+        step.chmod(0o755)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 def require_traversable(folder: Path, *, user: int) -> None:
@@ -85,18 +98,19 @@ class FolderLock:
         return self._descriptor
 
     def acquire(self) -> None:
-        """Take the folder or raise FolderInUse naming the process that has it."""
+        """Take the folder, after servers that a dead process left stopping, or raise FolderInUse."""
         with telling_folder(self._folder):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            raise FolderInUse(
-                f"{self._folder} is in use by process {holder} or servers it left stopping; "
-                "stop it, or choose another data folder"
-            ) from None
+        deadline = time.monotonic() + STOPPING_SECONDS
+        while not _try_lock(descriptor):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            if _is_alive(holder) or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise FolderInUse(
+                    f"{self._folder} is in use by process {holder or 'unknown'} or what it left running; "
+                    "stop it, or choose another data folder"
+                )
+            time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
@@ -106,6 +120,27 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether the process that wrote its id runs. One that has not written it yet does."""
+    if not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

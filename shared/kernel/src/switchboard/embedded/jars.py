@@ -78,7 +78,10 @@ def kafka_jars(
     FolderUnusable when it cannot be kept.
     """
     release = release or Release.committed()
-    home = usable_folder(software) / f"kafka-{KAFKA_VERSION}"
+    home = software.expanduser().absolute() / f"kafka-{KAFKA_VERSION}"
+    # Whole jars are only read: a folder that others provide need not be ours to write.
+    if not release.damaged(home):
+        return sorted(home / name for name in release.sha256)
     usable_folder(home)
     with taking_turns(home):
         for _ in range(FETCHES):
@@ -89,7 +92,7 @@ def kafka_jars(
         if damaged := release.damaged(home):
             raise DamagedDownload(
                 f"Kafka {KAFKA_VERSION} arrived damaged ({', '.join(damaged[:3])}); "
-                "nothing of it was used; start again to fetch it anew, and if it stays so, check your package mirror"
+                "nothing of it was used. Start again to fetch it anew; if it stays so, check the package mirror"
             )
         return sorted(home / name for name in release.sha256)
 

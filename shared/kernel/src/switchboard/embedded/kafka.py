@@ -94,6 +94,13 @@ class EmbeddedKafka(EmbeddedServer):
     def _data(self) -> Path:
         return self.folder / "data"
 
+    def fetch(self) -> None:
+        """Fetch the jars if they are not there yet; `prepare` does the same. Raises as `kafka_jars` does.
+
+        Apart, so that a first download can run in the main thread, where Ctrl-C ends it at once.
+        """
+        kafka_jars(self._software, progress=self._progress)
+
     def _prepare(self, lock: FolderLock) -> None:
         java()
         self._jars = kafka_jars(self._software, progress=self._progress)

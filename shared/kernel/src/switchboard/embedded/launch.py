@@ -32,7 +32,10 @@ def become(parent_pid: int, death_signal: int, user: str, command: list[str]) ->
     # The parent may have died before the setting: then nobody would send the signal.
     if os.getppid() != parent_pid:
         sys.exit("the parent is gone")
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"{command[0]} cannot be run: {error.strerror}")
 
 
 def _system_call() -> Callable[..., int]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
+from switchboard.embedded.errors import PortTaken
+
 LOOPBACK = "127.0.0.1"
+#: Below the ports systems give to outgoing connections (from 32768). Among those, a client that calls a
+#: server that is down can be given the server's own port: it then talks to itself and keeps the server out.
+_PORTS = range(10_240, 32_768)
+_TRIES = 200
 
 
 def free_port() -> int:
-    """Return a TCP port nobody listens on, on loopback. Somebody may take it before the caller does."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port nobody uses, on loopback; by rare chance taken before the caller can."""
+    for port in random.SystemRandom().sample(_PORTS, _TRIES):
+        if is_free(port):
+            return port
+    raise PortTaken(f"none of {_TRIES} ports between {_PORTS.start} and {_PORTS.stop} is free on {LOOPBACK}")
 
 
 def is_free(port: int) -> bool:
@@ -24,12 +31,3 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def accepts(port: int, timeout_seconds: float = 1.0) -> bool:
-    """Whether something accepts TCP connections on this loopback port."""
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=timeout_seconds):
-            return True
-    except OSError:
-        return False

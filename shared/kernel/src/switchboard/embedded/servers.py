@@ -144,6 +144,8 @@ def _embed(
         started.append(servers.kafka)
     if not started:
         return
+    if servers.kafka is not None:
+        servers.kafka.fetch()
     for server in started:
         servers._on_stop(server.stop)
     with ThreadPoolExecutor(len(started), "prepare") as pool:

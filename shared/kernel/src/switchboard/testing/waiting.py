@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _LOOK_SECONDS = 0.01
 
 
+@overload
 async def wait_until(
-    condition: Callable[[], Awaitable[T] | T],
+    condition: Callable[[], Awaitable[T]],
+    timeout_seconds: float = ...,
+    describe: str | Callable[[], object] = ...,
+) -> T: ...
+@overload
+async def wait_until(
+    condition: Callable[[], T],
+    timeout_seconds: float = ...,
+    describe: str | Callable[[], object] = ...,
+) -> T: ...
+async def wait_until(
+    condition: Callable[[], Any],
     timeout_seconds: float = 10.0,
     describe: str | Callable[[], object] = "",
-) -> T:
+) -> Any:
     """Call `condition` until it returns something true, and return that.
 
     `describe` says what was waited for; called at the end of the wait, it may say how things stand instead.
@@ -27,7 +39,7 @@ async def wait_until(
     deadline = loop.time() + timeout_seconds
     while True:
         seen = condition()
-        value: T = await seen if inspect.isawaitable(seen) else seen
+        value = await seen if inspect.isawaitable(seen) else seen
         if value:
             return value
         if loop.time() >= deadline:
