@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from msgspec import field
-from msgspec.structs import force_setattr
 
 from switchboard.channel_specific import ChannelSpecificMessage
 from switchboard.identity import ChannelName
@@ -67,12 +66,6 @@ class Coordinates(Wire, frozen=True):
 
     latitude: float | int
     longitude: float | int
-
-    def __post_init__(self) -> None:
-        # Receivers may check a signature over JSON written anew, where 12.0 becomes 12 (conversation-api 10.1).
-        for name in ("latitude", "longitude"):
-            if isinstance(value := getattr(self, name), float) and value.is_integer():
-                force_setattr(self, name, int(value))
 
 
 class LocationMessage(Wire, frozen=True):
