@@ -75,12 +75,9 @@ def wire_parts(
     if total > MAX_PARTS:
         raise ValueError(f"{total} parts, but a header can number {MAX_PARTS}")
     if way is LongMessages.SAR:
-        return tuple(
-            WirePart(part, 0, _sar(reference & 0xFFFF, total, number)) for number, part in enumerate(parts, 1)
-        )
+        return tuple(WirePart(part, 0, _sar(reference & 0xFFFF, total, number)) for number, part in enumerate(parts, 1))
     return tuple(
-        WirePart(_header(reference, reference_bits, total, number) + part, UDHI)
-        for number, part in enumerate(parts, 1)
+        WirePart(_header(reference, reference_bits, total, number) + part, UDHI) for number, part in enumerate(parts, 1)
     )
 
 
@@ -154,9 +151,7 @@ def _part_of_tlvs(tlvs: Mapping[int, bytes]) -> Concatenation | None:
         )
     except KeyError:
         return None
-    return _possible(
-        int.from_bytes(reference, "big"), int.from_bytes(total, "big"), int.from_bytes(number, "big")
-    )
+    return _possible(int.from_bytes(reference, "big"), int.from_bytes(total, "big"), int.from_bytes(number, "big"))
 
 
 def _possible(reference: int, total: int, number: int) -> Concatenation | None:

@@ -81,9 +81,7 @@ _WORDS: Final = {
 }
 
 #: A key of the text form. Each value runs to the next key; that of `text` to the end, whatever it holds.
-_KEY: Final = re.compile(
-    r"(?<![^\s;,])(id|sub|dlvrd|submit[ _]?date|done[ _]?date|stat|err|text)\s*:", re.IGNORECASE
-)
+_KEY: Final = re.compile(r"(?<![^\s;,])(id|sub|dlvrd|submit[ _]?date|done[ _]?date|stat|err|text)\s*:", re.IGNORECASE)
 _OPERATOR: Final = re.compile(r"\d{5,6}")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 
