@@ -160,8 +160,7 @@ def _unusable(folder: Path, error: OSError) -> EmbeddedError:
         return _no_room(folder, ROOM_BYTES)
     reason = (error.strerror or "unknown error").lower()
     return FolderUnusable(
-        f"{folder} cannot be used: {reason}; choose a data folder that you can write, "
-        "with --data or SWITCHBOARD_DATA"
+        f"{folder} cannot be used: {reason}; choose a data folder that you can write, with --data or SWITCHBOARD_DATA"
     )
 
 

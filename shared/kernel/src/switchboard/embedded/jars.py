@@ -110,9 +110,7 @@ def fetch_with_jgo(folder: Path, progress: Progress | None) -> list[Path]:
         repo_cache=folder / "repository",
         timeout=TIMEOUT_SECONDS,
     )
-    builder = EnvironmentBuilder(
-        context=context, cache_dir=folder / "environment", link_strategy=LinkStrategy.HARD
-    )
+    builder = EnvironmentBuilder(context=context, cache_dir=folder / "environment", link_strategy=LinkStrategy.HARD)
     try:
         # `classpath` holds two of the jars only, the others are modules.
         return list(builder.from_endpoint(KAFKA_COORDINATE).all_jars)
@@ -134,9 +132,7 @@ def missing(package: str) -> SoftwareMissing:
     )
 
 
-def _fetch_into(
-    home: Path, names: list[str], release: Release, fetch: Fetch, progress: Progress | None
-) -> None:
+def _fetch_into(home: Path, names: list[str], release: Release, fetch: Fetch, progress: Progress | None) -> None:
     """Fetch in a folder that is thrown away, and keep the jars that are what was released."""
     scratch = home / "fetching"
     with telling_folder(home):

@@ -135,9 +135,7 @@ def _embed(
     started: list[EmbeddedPostgres | EmbeddedKafka] = []
     software = data / "software"
     if not servers.postgres_dsn:
-        servers.postgres = EmbeddedPostgres(
-            data / "postgres", software=software, port=postgres_port, durable=durable
-        )
+        servers.postgres = EmbeddedPostgres(data / "postgres", software=software, port=postgres_port, durable=durable)
         started.append(servers.postgres)
     if not servers.kafka_bootstrap:
         servers.kafka = EmbeddedKafka(data / "kafka", software=software, port=kafka_port, progress=progress)
