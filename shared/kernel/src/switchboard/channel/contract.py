@@ -8,7 +8,7 @@ The adapter never retries, never decides, never stores: it submits, and says wha
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -95,6 +95,10 @@ class InboundFact(Struct, frozen=True, tag="inbound"):
     #: The number or id written to. On OPERATOR channels it decides which app gets the message.
     sender_id: str = ""
     channel_metadata: dict[str, str] = field(default_factory=dict)
+    #: The provider's id of the message answered; the host turns it into `reply_to` or the choice's message.
+    answers: str = ""
+    #: The host's key of the postback that was pressed, where it was too long to travel (`KeepsPostbacks`).
+    postback_key: str = ""
 
 
 class OptOutFact(Struct, frozen=True, tag="opt_out"):
@@ -159,6 +163,35 @@ class RequestAdapter(Protocol):
 
     def parse_webhook(self, request: WebhookRequest, account: Account) -> WebhookAnswer:
         """Verify over the raw bytes, then parse. Raises InvalidWebhook. Pure."""
+        ...
+
+
+@runtime_checkable
+class KeepsPostbacks(Protocol):
+    """A channel whose buttons are too small for every postback: the host keeps the long ones."""
+
+    def postbacks(self, attempt: Attempt) -> Mapping[str, str]:
+        """The postbacks to keep before the attempt is sent, by key. Pure; never raises."""
+        ...
+
+
+@runtime_checkable
+class RegistersWebhooks(Protocol):
+    """A channel whose provider is told by a call where to post."""
+
+    async def register_webhook(self, account: Account, url: str, http: HttpClient) -> None:
+        """Tell the provider. Raises NotConfigured where it refuses, NotSent or NoAnswer where it is away."""
+        ...
+
+
+@runtime_checkable
+class Retracts(Protocol):
+    """A request channel that can take back what it sent (`manifest.can_retract`)."""
+
+    async def retract(
+        self, provider_ids: Sequence[str], identity: ChannelIdentity, account: Account, http: HttpClient
+    ) -> tuple[Exchange, ...]:
+        """Try to take it back, once. Never raises for what a provider does."""
         ...
 
 
