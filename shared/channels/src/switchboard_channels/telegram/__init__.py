@@ -1,0 +1,1 @@
+"""TELEGRAM over the Bot API (channel-providers 8)."""
