@@ -1,0 +1,48 @@
+"""Lanes: one durable way to wait, with a rate, a bound and a gate (DESIGN 6).
+
+- The router plans with `lock_lanes` (or `reserve` and `release` where a transaction needs only one of them) and
+  runs a `Drainer`.
+- callback-delivery locks its endpoint lanes with `lock_lanes` too, and works on them with `switchboard.lanes.endpoint`.
+- Operators list, pause, resume and purge with `switchboard.lanes.operate`.
+"""
+
+from switchboard.lanes.gate import GateRule, GateState, Result
+from switchboard.lanes.lane import Lane, LaneKind, Limits, account_lane, dispatch_lane, endpoint_lane
+from switchboard.lanes.locked import (
+    Ask,
+    AttemptKey,
+    Decision,
+    Ended,
+    GateClosed,
+    LockedLanes,
+    Slot,
+    Waiting,
+    lanes_of,
+    lock_lanes,
+    release,
+    reserve,
+)
+
+__all__ = [
+    "Ask",
+    "AttemptKey",
+    "Decision",
+    "Ended",
+    "GateClosed",
+    "GateRule",
+    "GateState",
+    "Lane",
+    "LaneKind",
+    "Limits",
+    "LockedLanes",
+    "Result",
+    "Slot",
+    "Waiting",
+    "account_lane",
+    "dispatch_lane",
+    "endpoint_lane",
+    "lanes_of",
+    "lock_lanes",
+    "release",
+    "reserve",
+]
