@@ -49,10 +49,15 @@ class Topic(Generic[RecordT]):
         key: str,
         producers: tuple[str, ...],
         groups: tuple[str, ...],
+        header_fields: tuple[str, ...] = (),
         max_record_bytes: int = 1_000_000,
     ) -> None:
-        """`records` is a record type or a union of them; `key` says in words what the record key is made of."""
+        """`records` is a record type or a union of them; `key` says in words what the record key is made of.
+
+        `header_fields` are ids that a consumer must know even of a record it cannot read, so that its message ends.
+        """
         self.subject = subject
+        self._header_fields = header_fields
         self.key = key
         self.producers = producers
         self.groups = groups
@@ -61,7 +66,7 @@ class Topic(Generic[RecordT]):
         self._decoders: Mapping[bytes, msgspec.json.Decoder[Any]] = {
             kind.__name__.encode(): msgspec.json.Decoder(kind) for kind in self.record_types
         }
-        self._headers = {kind: {"type": kind.__name__.encode()} for kind in self.record_types}
+        self._types = {kind: kind.__name__.encode() for kind in self.record_types}
 
     def name(self, prefix: str = "switchboard.", channel: ChannelName | None = None) -> str:
         """The topic's name on the broker. `prefix` sets installations (and tests) apart."""
@@ -72,10 +77,12 @@ class Topic(Generic[RecordT]):
         """The record's value."""
         return _encoder.encode(record)
 
-    def headers(self, record: RecordT, message_id: str = "") -> dict[str, bytes]:
-        """The record's headers: its type and, where it is about one, its message's id. Never anything personal."""
-        headers = self._headers[type(record)]
-        return {**headers, "message_id": message_id.encode()} if message_id else headers
+    def headers(self, record: RecordT) -> dict[str, bytes]:
+        """The record's headers: its type and the ids of the topic's `header_fields`. Never anything personal."""
+        headers = {"type": self._types[type(record)]}
+        for name in self._header_fields:
+            headers[name] = getattr(record, name).encode()
+        return headers
 
     def decode(self, value: bytes, headers: Mapping[str, bytes]) -> RecordT:
         """Read a record. Raises UnknownRecord for a type of the future, BrokenRecord for bytes that do not fit."""
@@ -100,6 +107,7 @@ MESSAGES_ACCEPTED: Final[Topic[MessageAccepted]] = Topic(
     key="keyed hash of project and first identity as addressed: keeps one person's sends in order",
     producers=("ingress",),
     groups=("router.accepted",),
+    header_fields=("message_id", "app_id", "project_id"),
 )
 DISPATCH: Final[Topic[DispatchRecord]] = Topic(
     "dispatch.{channel}",
@@ -107,6 +115,7 @@ DISPATCH: Final[Topic[DispatchRecord]] = Topic(
     key="keyed hash of the identity on that channel: keeps one person's attempts on one channel in order",
     producers=("router",),
     groups=("channel-adapter.{channel}",),
+    header_fields=("message_id",),
 )
 ATTEMPTS: Final[Topic[AttemptsRecord]] = Topic(
     "attempts",
@@ -114,6 +123,7 @@ ATTEMPTS: Final[Topic[AttemptsRecord]] = Topic(
     key="message id: keeps everything that happens to one message in order",
     producers=("channel-adapter", "router"),
     groups=("router.attempts",),
+    header_fields=("message_id",),
 )
 INBOUND: Final[Topic[MessageReceived]] = Topic(
     "inbound",
@@ -121,6 +131,7 @@ INBOUND: Final[Topic[MessageReceived]] = Topic(
     key="keyed hash of app, channel and identity: keeps what one person says to one app in order",
     producers=("channel-adapter",),
     groups=("router.inbound",),
+    header_fields=("message_id",),
 )
 CALLBACKS: Final[Topic[DeliverCallback]] = Topic(
     "callbacks",
@@ -128,6 +139,7 @@ CALLBACKS: Final[Topic[DeliverCallback]] = Topic(
     key="endpoint and message, contact or conversation: keeps one story's callbacks to one endpoint in order",
     producers=("router",),
     groups=("callback-delivery",),
+    header_fields=("callback_id",),
 )
 
 TOPICS: Final[tuple[Topic[Any], ...]] = (MESSAGES_ACCEPTED, DISPATCH, ATTEMPTS, INBOUND, CALLBACKS)

@@ -362,6 +362,21 @@ def on_due(progress: Progress, route: Route, policy: Policy, attempt: AttemptVie
             return Decision(progress, note="not due")
 
 
+def on_dead_letter(progress: Progress, now: datetime) -> Decision:
+    """A record about the message cannot be handled and never will be: the message ends, and the app is told."""
+    if progress.is_final:
+        return Decision(progress, note="dead letter of a finished message")
+    decision = _fail(progress, INTERNAL_ERROR, now, "dead letter")
+    current = (progress.step, progress.submission)
+    is_out = progress.phase in (Phase.SENDING, Phase.CLAIMED)
+    effects = replace(
+        decision.effects,
+        cancel=current if progress.phase is Phase.SENDING else None,
+        ended=(*current, AttemptEnd.NEUTRAL) if is_out else None,
+    )
+    return replace(decision, effects=effects)
+
+
 def claimed(progress: Progress, claimed_at: datetime, step: RouteStep) -> Progress:
     """The router saw that an adapter has the attempt: only its outcome or its deadline counts now."""
     return replace(
@@ -378,6 +393,8 @@ def backoff_seconds(tries: int, attempt_name: str) -> float:
     return float(most * share)
 
 
+#: What a message fails with that a fault of ours ended.
+INTERNAL_ERROR: Final = Reason(ReasonCode.INTERNAL_ERROR, "The message could not be processed.")
 _AWAITS_OUTCOME: Final = frozenset({Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN})
 _EXPIRED: Final = Reason(ReasonCode.MESSAGE_EXPIRED, "No channel took the message before its time was up.")
 _NO_REPORT: Final = Reason(

@@ -201,6 +201,19 @@ async def lock_attempts(
     connection: Connection, keys: Collection[tuple[MessageId, int, int]]
 ) -> dict[tuple[MessageId, int, int], StoredAttempt]:
     """The named attempts' rows, locked in the order of their ids."""
+    return await _read_attempts(connection, keys, " FOR UPDATE OF a")
+
+
+async def read_attempts(
+    connection: Connection, keys: Collection[tuple[MessageId, int, int]]
+) -> dict[tuple[MessageId, int, int], StoredAttempt]:
+    """The named attempts' rows, unlocked."""
+    return await _read_attempts(connection, keys, "")
+
+
+async def _read_attempts(
+    connection: Connection, keys: Collection[tuple[MessageId, int, int]], locking: str
+) -> dict[tuple[MessageId, int, int], StoredAttempt]:
     if not keys:
         return {}
     ids, steps, submissions = (list(column) for column in zip(*sorted(keys), strict=True))
@@ -209,7 +222,7 @@ async def lock_attempts(
         " a.finished_at, a.lanes FROM switchboard.attempts a"
         " JOIN unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)"
         " USING (message_id, step, submission)"
-        " ORDER BY a.message_id, a.step, a.submission FOR UPDATE OF a",
+        f" ORDER BY a.message_id, a.step, a.submission{locking}",
         ids,
         steps,
         submissions,

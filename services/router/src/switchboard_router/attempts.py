@@ -1,0 +1,222 @@
+"""`router.attempts`: something happened to an attempt, or a deadline passed, so decide what follows."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import assert_never
+
+import structlog
+from prometheus_client import Counter
+
+from switchboard.bus import Record
+from switchboard.channel.contract import ReceiptFact
+from switchboard.crash import crash_point
+from switchboard.ids import MessageId
+from switchboard.records import (
+    AttemptFinished,
+    AttemptsRecord,
+    ReceiptReceived,
+    StepAbandoned,
+    TimerFired,
+    UnknownResolved,
+)
+from switchboard.rules.progress import (
+    Decision,
+    Phase,
+    on_abandoned,
+    on_due,
+    on_outcome,
+    on_receipt,
+    on_resolved,
+)
+from switchboard.store import messages as store
+from switchboard.store import receipts as receipt_store
+from switchboard.store import timeline
+from switchboard.store.messages import Message, StoredAttempt
+from switchboard.store.pool import Connection
+from switchboard.timeline import Entry, Kind
+from switchboard.topics import ATTEMPTS
+from switchboard_router.carrying_out import Decided, Output, carry_out, publish
+from switchboard_router.context import RouterContext
+from switchboard_router.pacing import Pacing, lock, pacing_for
+from switchboard_router.reading import decode_all
+from switchboard_router.replay import replay
+
+_orphans = Counter("switchboard_attempt_records_without_message", "Records about messages that have no row any more.")
+_late = Counter("switchboard_receipts_late", "Receipts of a channel the message had already left.")
+_twice = Counter("switchboard_messages_delivered_twice", "Messages that more than one channel delivered.")
+log = structlog.get_logger()
+
+
+class OnAttempts:
+    """Decides batches of facts about attempts, at most one record per message in a batch."""
+
+    def __init__(self, context: RouterContext) -> None:
+        self._context = context
+
+    async def __call__(self, records: Sequence[Record]) -> None:
+        """Decide what follows these records: rows first, then what they lead to, published."""
+        with decode_all(ATTEMPTS, records) as facts:
+            outputs = await self._decide_all(facts)
+            crash_point("router.after_commit")
+            await publish(self._context, outputs)
+            crash_point("router.after_publish")
+
+    async def _decide_all(self, facts: Sequence[AttemptsRecord]) -> list[Output]:
+        by_message = {fact.message_id: fact for fact in facts}
+        async with self._context.connection() as connection, connection.transaction():
+            pacing = await self._pacing(connection, by_message)
+            lanes = await lock(connection, pacing)
+            now = await store.database_now(connection)
+            locked = await store.lock(connection, by_message)
+            _orphans.inc(len(by_message) - len(locked))
+            current = {(id, m.progress.step, m.progress.submission) for id, m in locked.items()}
+            attempts = await store.lock_attempts(connection, current)
+            seen = await self._seen(connection, [by_message[id] for id in locked])
+            decided = []
+            for message_id, message in locked.items():
+                fact = by_message[message_id]
+                if message_id not in seen:
+                    attempt = attempts.get((message_id, message.progress.step, message.progress.submission))
+                    decided += await self._decide(connection, message, fact, attempt, now)
+            decided = await self._with_contents(connection, decided)
+            outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
+            return outputs + await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
+
+    async def _pacing(self, connection: Connection, by_message: Mapping[MessageId, AttemptsRecord]) -> Pacing:
+        """The lanes the messages may leave or enter. A message that moves on meanwhile moves on by one step."""
+        glimpsed = await store.read(connection, by_message)
+        steps = [
+            (message.app_id, step)
+            for message in glimpsed.values()
+            for step in message.route.steps[message.progress.step : message.progress.step + 3]
+        ]
+        return await pacing_for(self._context, steps)
+
+    async def _seen(self, connection: Connection, facts: Sequence[AttemptsRecord]) -> set[MessageId]:
+        causes = [cause_of(fact) for fact in facts]
+        found = await timeline.find_causes(connection, [fact.message_id for fact in facts], causes)
+        return {message_id for message_id, _ in found}
+
+    async def _decide(
+        self,
+        connection: Connection,
+        message: Message,
+        fact: AttemptsRecord,
+        attempt: StoredAttempt | None,
+        now: datetime,
+    ) -> list[Decided]:
+        match fact:
+            case TimerFired():
+                return await self._on_timer(connection, message, fact, attempt, now)
+            case _:
+                return [_decide_fact(message, fact, attempt, now)]
+
+    async def _on_timer(
+        self,
+        connection: Connection,
+        message: Message,
+        fact: TimerFired,
+        attempt: StoredAttempt | None,
+        now: datetime,
+    ) -> list[Decided]:
+        """First act on what is recorded and was never told (its writer died), then on the deadlines that passed."""
+        decided: list[Decided] = []
+        for recorded in await self._recorded(connection, message, attempt):
+            latest = decided[-1].after if decided else message
+            decided.append(_decide_fact(latest, recorded, attempt, now))
+        latest = decided[-1].after if decided else message
+        progress = latest.progress
+        is_same = attempt is not None and (attempt.step, attempt.submission) == (progress.step, progress.submission)
+        view = attempt.view if attempt is not None and is_same else None
+        decision = on_due(progress, latest.route, latest.envelope.policy, view, now)
+        return [*decided, Decided(latest, decision, Kind.DUE, cause_of(fact))]
+
+    async def _recorded(
+        self, connection: Connection, message: Message, attempt: StoredAttempt | None
+    ) -> list[AttemptFinished | ReceiptReceived]:
+        recorded: list[AttemptFinished | ReceiptReceived] = []
+        waits_for_outcome = message.progress.phase in (Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN)
+        if attempt is not None and attempt.outcome is not None and waits_for_outcome:
+            finished_at = attempt.finished_at or message.accepted_at
+            recorded.append(AttemptFinished(message.id, attempt.step, attempt.submission, attempt.outcome, finished_at))
+        for met, fact in await receipt_store.waiting_for(connection, message.id):
+            recorded.append(receipt_of(message.id, met.step, met.submission, met.provider_id, fact))
+        causes = [cause_of(fact) for fact in recorded]
+        told = await timeline.find_causes(connection, [message.id] * len(causes), causes) if causes else {}
+        return [fact for fact in recorded if (message.id, cause_of(fact)) not in told]
+
+    async def _with_contents(self, connection: Connection, decided: Sequence[Decided]) -> list[Decided]:
+        """Contents are read only where something is to be published."""
+        bodies = await store.bodies(connection, {item.message.id for item in decided if item.decision.effects})
+        return [item.with_body(bodies.get(item.message.id)) for item in decided]
+
+
+def cause_of(fact: AttemptsRecord) -> str:
+    """The cause under which the timeline knows a record: equal for every sight of the same fact."""
+    match fact:
+        case AttemptFinished():
+            return f"outcome:{fact.step}.{fact.submission}"
+        case ReceiptReceived():
+            part = hashlib.blake2b(fact.provider_id.encode(), digest_size=6).hexdigest()
+            return f"receipt:{fact.step}.{fact.submission}:{part}:{fact.status}"
+        case TimerFired():
+            return f"due:{fact.due_at.isoformat()}"
+        case StepAbandoned():
+            return f"abandoned:{fact.step}.{fact.submission}"
+        case UnknownResolved():
+            return f"resolved:{fact.step}.{fact.submission}:{fact.status}"
+        case _:
+            assert_never(fact)
+
+
+def receipt_of(
+    message_id: MessageId, step: int, submission: int, provider_id: str, fact: ReceiptFact
+) -> ReceiptReceived:
+    """What a stored receipt says about the attempt it met."""
+    return ReceiptReceived(
+        message_id, step, submission, provider_id, fact.status, fact.event_at, fact.reason, fact.channel_metadata
+    )
+
+
+def _decide_fact(message: Message, fact: AttemptsRecord, attempt: StoredAttempt | None, now: datetime) -> Decided:
+    progress, route, policy = message.progress, message.route, message.envelope.policy
+    cause = cause_of(fact)
+    match fact:
+        case AttemptFinished(step=step, submission=submission, outcome=outcome):
+            decision = on_outcome(progress, route, policy, step, submission, outcome, now)
+            entry = Entry(
+                step=step,
+                submission=submission,
+                status=str(type(outcome).__struct_config__.tag),
+                reason=getattr(outcome, "reason", None),
+            )
+            return Decided(message, decision, Kind.OUTCOME, cause, entry)
+        case ReceiptReceived(step=step, submission=submission):
+            decision = on_receipt(
+                progress, route, step, submission, fact.provider_id, fact.status, fact.reason, fact.event_at,
+                fact.channel_metadata, now,
+            )  # fmt: skip
+            _count(message, decision, step)
+            entry = Entry(step=step, submission=submission, status=fact.status, reason=fact.reason)
+            return Decided(message, decision, Kind.RECEIPT, cause, entry)
+        case StepAbandoned(step=step, submission=submission):
+            view = attempt.view if attempt is not None else None
+            decision = on_abandoned(progress, route, view, step, submission, fact.reason, fact.fails_message, now)
+            entry = Entry(step=step, submission=submission, reason=fact.reason)
+            return Decided(message, decision, Kind.ABANDONED, cause, entry)
+        case UnknownResolved(step=step, submission=submission):
+            decision = on_resolved(progress, route, step, submission, fact.status, fact.reason, now)
+            entry = Entry(step=step, submission=submission, status=fact.status, reason=fact.reason)
+            return Decided(message, decision, Kind.RESOLVED, cause, entry)
+        case TimerFired():
+            raise AssertionError("timers are decided by on_due")
+        case _:
+            assert_never(fact)
+
+
+def _count(message: Message, decision: Decision, step: int) -> None:
+    if step < message.progress.step:
+        _late.inc()
+    if decision.progress.ledger.delivered_twice and not message.progress.ledger.delivered_twice:
+        _twice.inc()

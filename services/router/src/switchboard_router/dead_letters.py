@@ -1,0 +1,77 @@
+"""A record the router cannot handle: it is a dead letter, and the message it is about ends (DESIGN 4)."""
+
+from datetime import datetime
+
+import structlog
+
+from switchboard.bus import DeadLetterCause, Record
+from switchboard.ids import AppId, MessageId, ProjectId, time_of
+from switchboard.records import ProcessingMode
+from switchboard.rules.progress import INTERNAL_ERROR, Decision, on_dead_letter, start
+from switchboard.rules.route import Route
+from switchboard.store import messages as store
+from switchboard.store.messages import Envelope, Message
+from switchboard.timeline import Kind
+from switchboard_router.carrying_out import Decided, Output, carry_out, publish
+from switchboard_router.context import RouterContext
+from switchboard_router.pacing import lock, pacing_for
+
+log = structlog.get_logger()
+
+
+class OnDeadLetter:
+    """Ends the messages of dead records."""
+
+    def __init__(self, context: RouterContext) -> None:
+        self._context = context
+
+    async def __call__(self, record: Record, cause: DeadLetterCause) -> None:
+        """End the record's message with INTERNAL_ERROR, known by the ids in the record's headers."""
+        message_id = MessageId(record.headers.get("message_id", b"").decode())
+        log.error("dead letter", topic=record.topic, offset=record.offset, message_id=message_id, error=cause.error)
+        if message_id:
+            await publish(self._context, await self._end(message_id, record))
+
+    async def _end(self, message_id: MessageId, record: Record) -> list[Output]:
+        context = self._context
+        async with context.connection() as connection, connection.transaction():
+            now = await store.database_now(connection)
+            glimpsed = (await store.read(connection, [message_id])).get(message_id)
+            if glimpsed is None:
+                decided = _unplanned(message_id, record, now)
+                pacing = await pacing_for(context, ())
+                lanes = await lock(connection, pacing)
+            else:
+                steps = [(glimpsed.app_id, step) for step in glimpsed.route.steps]
+                pacing = await pacing_for(context, steps)
+                lanes = await lock(connection, pacing)
+                message = (await store.lock(connection, [message_id]))[message_id]
+                decided = Decided(message, on_dead_letter(message.progress, now), Kind.DEAD_LETTER, _cause(record))
+            if decided is None:
+                return []
+            return await carry_out(context, connection, pacing, lanes, [decided], now, new=glimpsed is None)
+
+
+def _unplanned(message_id: MessageId, record: Record, now: datetime) -> Decided | None:
+    """A message that was never planned, as far as its record's headers tell: it begins and ends here."""
+    app_id = record.headers.get("app_id", b"").decode()
+    if not app_id:
+        return None
+    accepted_at = time_of(message_id)
+    decision: Decision = start(Route((), empty_because=INTERNAL_ERROR), accepted_at, None, now)
+    message = Message(
+        id=message_id,
+        project_id=ProjectId(record.headers.get("project_id", b"").decode()),
+        app_id=AppId(app_id),
+        mode=ProcessingMode.DISPATCH,
+        accepted_at=accepted_at,
+        high_priority=False,
+        envelope=Envelope(),
+        route=Route((), empty_because=INTERNAL_ERROR),
+        progress=decision.progress,
+    )
+    return Decided(message, decision, Kind.DEAD_LETTER, _cause(record))
+
+
+def _cause(record: Record) -> str:
+    return f"dead-letter:{record.topic}:{record.partition}:{record.offset}"

@@ -1,0 +1,186 @@
+"""What a decision puts on the topics: callbacks for every endpoint that asked, then dispatches.
+
+The same message, effects and endpoints give the same records with the same ids every time, so a record that is seen
+again publishes again what it led to.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Raw
+
+from switchboard.bus import Outgoing
+from switchboard.callbacks import bodies
+from switchboard.callbacks.endpoint import Endpoint, endpoints_of
+from switchboard.channel.manifest import Manifest
+from switchboard.configuration import Webhook
+from switchboard.identity import ChannelIdentity, ChannelName, keyed_hash
+from switchboard.ids import AppId, CallbackId, MessageId, ProjectId, derive
+from switchboard.records import DeliverCallback, DispatchMessage
+from switchboard.rules.progress import CallbackDue
+from switchboard.store.messages import Message
+from switchboard.topics import CALLBACKS, DISPATCH
+from switchboard.trigger import Trigger
+
+
+class Publications:
+    """Makes records for one installation."""
+
+    def __init__(self, topic_prefix: str, hash_key: bytes, manifests: Mapping[ChannelName, Manifest]) -> None:
+        """`hash_key` is the installation's key for record keys; `manifests` are its channels."""
+        self._prefix = topic_prefix
+        self._hash_key = hash_key
+        self._manifests = manifests
+        self._callbacks_topic = CALLBACKS.name(topic_prefix)
+
+    def delivery_callback(self, message: Message, due: CallbackDue, webhooks: Sequence[Webhook]) -> list[Outgoing]:
+        """The callbacks of one change of a message to a contact, one for each endpoint that asked for it.
+
+        Nothing is told of a message whose content a submit notification needs and that is purged.
+        """
+        endpoints = endpoints_of(due.trigger, webhooks, message.envelope.callback_url)
+        if not endpoints:
+            return []
+        body = self._body(message, due)
+        if body is None:
+            return []
+        return [
+            self._callback(
+                endpoint, message.id, message.project_id, message.app_id, due.trigger, due.sequence, due.event_at, body,
+                causes=(due.step, due.submission, due.status or ""),
+            )
+            for endpoint in endpoints
+        ]  # fmt: skip
+
+    def inbound_callback(
+        self,
+        message_id: MessageId,
+        project_id: ProjectId,
+        app_id: AppId,
+        event_at: datetime,
+        body: bytes,
+        webhooks: Sequence[Webhook],
+    ) -> list[Outgoing]:
+        """The MESSAGE_INBOUND callbacks of one message from a person."""
+        trigger = Trigger.MESSAGE_INBOUND
+        return [
+            self._callback(endpoint, message_id, project_id, app_id, trigger, 1, event_at, body, causes=())
+            for endpoint in endpoints_of(trigger, webhooks)
+        ]
+
+    def dispatch(self, message: Message, step: int, submission: int, send_before: datetime) -> Outgoing | None:
+        """The order to submit one attempt. None if the content is purged: then there is nothing to send any more."""
+        content = message.content()
+        if content is None:
+            return None
+        route_step = message.route.steps[step]
+        order = DispatchMessage(
+            message_id=message.id,
+            step=step,
+            submission=submission,
+            project_id=message.project_id,
+            app_id=message.app_id,
+            account=route_step.account,
+            identity=route_step.identity,
+            message=content,
+            send_before=send_before,
+            channel_properties=message.envelope.channel_properties,
+            ttl_ends_at=message.progress.ttl_ends_at,
+        )
+        return Outgoing(
+            topic=DISPATCH.name(self._prefix, route_step.channel),
+            key=self._person(route_step.identity),
+            value=DISPATCH.encode(order),
+            headers=DISPATCH.headers(order),
+        )
+
+    def _person(self, identity: ChannelIdentity) -> bytes:
+        return keyed_hash(self._hash_key, identity.channel, identity.app_id, identity.identity)
+
+    def _callback(
+        self,
+        endpoint: Endpoint,
+        stream: MessageId,
+        project_id: ProjectId,
+        app_id: AppId,
+        trigger: Trigger,
+        sequence: int,
+        event_at: datetime,
+        body: bytes,
+        causes: tuple[str | int, ...],
+    ) -> Outgoing:
+        callback = DeliverCallback(
+            callback_id=CallbackId(
+                derive(stream, "callback", trigger, *causes, endpoint.webhook_id or endpoint.target)
+            ),
+            project_id=project_id,
+            app_id=app_id,
+            trigger=trigger,
+            webhook_id=endpoint.webhook_id,
+            target=endpoint.target,
+            stream=stream,
+            sequence=sequence,
+            event_at=event_at,
+            body=Raw(body),
+        )
+        return Outgoing(
+            topic=self._callbacks_topic,
+            # Hashed: URLs that clients give may carry secrets.
+            key=keyed_hash(self._hash_key, endpoint.webhook_id or endpoint.target, stream),
+            value=CALLBACKS.encode(callback),
+            headers=CALLBACKS.headers(callback),
+        )
+
+    def _body(self, message: Message, due: CallbackDue) -> bytes | None:
+        identity = self._identity(message, due.step)
+        if due.trigger is Trigger.MESSAGE_SUBMIT:
+            content = message.content()
+            if content is None:
+                return None
+            return bodies.submit_notification(
+                app_id=message.app_id,
+                project_id=message.project_id,
+                message_id=message.id,
+                identity=identity,
+                message=content,
+                accepted_at=message.accepted_at,
+                event_at=due.event_at,
+                mode=message.mode,
+                metadata=message.envelope.metadata,
+                correlation_id=message.envelope.correlation_id,
+            )
+        assert due.status is not None
+        return bodies.delivery_report(
+            app_id=message.app_id,
+            project_id=message.project_id,
+            message_id=message.id,
+            status=due.status,
+            identity=identity,
+            accepted_at=message.accepted_at,
+            event_at=due.event_at,
+            mode=message.mode,
+            reason=due.reason,
+            metadata=message.envelope.metadata,
+            channel_metadata=self._channel_metadata(message, due),
+            correlation_id=message.envelope.correlation_id,
+        )
+
+    @staticmethod
+    def _identity(message: Message, step: int) -> ChannelIdentity:
+        if step < len(message.route.steps):
+            return message.route.steps[step].identity
+        if message.envelope.identities:
+            return message.envelope.identities[0]
+        return ChannelIdentity(ChannelName("CHANNEL_UNSPECIFIED"), "")
+
+    def _channel_metadata(self, message: Message, due: CallbackDue) -> Mapping[str, str | int]:
+        """What the channel adds: its batch id, the parts if they were asked about, and what its receipts told."""
+        manifest = self._manifests.get(self._identity(message, due.step).channel)
+        if manifest is None or manifest.report_metadata is None:
+            return due.channel_metadata
+        keys = manifest.report_metadata
+        told: dict[str, str | int] = {keys.batch_id_key: derive(message.id, "batch", due.step, due.submission)}
+        parts = message.progress.ledger.of(due.step).parts
+        if parts and keys.parts_property in message.envelope.channel_properties:
+            told[keys.parts_key] = parts
+        return {**told, **due.channel_metadata}

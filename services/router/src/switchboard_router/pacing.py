@@ -1,0 +1,68 @@
+"""Which lanes an attempt passes through, and how fast they go (DESIGN 6)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from switchboard.channel.errors import Unsupported
+from switchboard.ids import AppId, LaneId
+from switchboard.lanes import Limits, LockedLanes, account_lane, dispatch_lane, lock_lanes
+from switchboard.rules.route import RouteStep
+from switchboard.store.messages import Message, database_now
+from switchboard.store.pool import Connection
+from switchboard_router.context import RouterContext
+
+#: Attempts of one lane under way at most: a minute of its rate, and never less than this.
+LEAST_IN_FLIGHT: Final = 1_000
+
+
+class Pacing(Struct, frozen=True):
+    """The lanes of a batch and their limits."""
+
+    limits: Mapping[LaneId, Limits]
+    #: Which accounts have a lane: those whose channel is paced by account.
+    paced_accounts: frozenset[LaneId]
+
+    def lanes_of(self, app_id: AppId, step: RouteStep) -> tuple[LaneId, LaneId | None]:
+        """The dispatch lane of a step, and its account's lane if it has one."""
+        account = account_lane(step.account)
+        return dispatch_lane(app_id, step.channel), account if account in self.paced_accounts else None
+
+
+async def pacing_for(context: RouterContext, steps: Iterable[tuple[AppId, RouteStep]]) -> Pacing:
+    """The lanes that attempts at these steps pass through, with their limits."""
+    limits: dict[LaneId, Limits] = {}
+    paced: set[LaneId] = set()
+    for app_id, step in steps:
+        lane = dispatch_lane(app_id, step.channel)
+        if lane not in limits:
+            app = await context.configuration.app(app_id)
+            rate = app.rate_limits.outbound if app is not None else 0
+            limits[lane] = _limits(rate or context.default_lane_rate)
+        manifest = context.manifests.get(step.channel)
+        if manifest is not None and manifest.rate_per_second is not None:
+            account = account_lane(step.account)
+            paced.add(account)
+            limits[account] = _limits(manifest.rate_per_second)
+    return Pacing(limits, frozenset(paced))
+
+
+async def lock(connection: Connection, pacing: Pacing) -> LockedLanes:
+    """Lock the lanes of a batch, before any message or attempt."""
+    return await lock_lanes(connection, pacing.limits, await database_now(connection))
+
+
+def units_of(context: RouterContext, message: Message, step: RouteStep) -> int:
+    """What the message costs in the account's unit. Content the channel cannot carry costs one: it will be refused."""
+    content = message.content()
+    if content is None:
+        return 1
+    try:
+        return max(1, int(context.renderers[step.channel].units(content, message.envelope.channel_properties)))
+    except Unsupported:
+        return 1
+
+
+def _limits(per_second: float) -> Limits:
+    return Limits(per_second, max(LEAST_IN_FLIGHT, int(per_second * 60)))

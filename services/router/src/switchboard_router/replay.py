@@ -1,0 +1,40 @@
+"""A record that is seen again: what it had led to is published again, with the same ids (DESIGN 5)."""
+
+from collections.abc import Sequence
+
+from switchboard.ids import MessageId
+from switchboard.rules.progress import Effects
+from switchboard.store import messages as store
+from switchboard.store import timeline
+from switchboard.store.pool import Connection
+from switchboard_router.carrying_out import AttemptKey, Output
+
+
+async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]]) -> list[Output]:
+    """The outputs that these (message, cause) pairs led to, as far as they can still matter.
+
+    A dispatch is published again only while its attempt is planned and has its slot. Of a message whose content is
+    purged nothing is published again: that it was purged says that all of it had been.
+    """
+    if not seen:
+        return []
+    entries = await timeline.find_causes(connection, [id for id, _ in seen], [cause for _, cause in seen])
+    effects = {key: entry.effects for key, entry in entries.items() if entry.effects is not None}
+    found = await store.read(connection, {message_id for message_id, _ in effects}, body=True)
+    attempts = await store.read_attempts(
+        connection, [key for id, cause in effects for key in _tried(id, effects[id, cause])]
+    )
+    outputs = []
+    for (message_id, _), effect in effects.items():
+        message = found.get(message_id)
+        if message is None or message.body is None:
+            continue
+        open_views = [attempts[key].view for key in _tried(message_id, effect) if key in attempts]
+        send_before = next((view.send_before for view in open_views if view.state == "planned"), None)
+        outputs.append(Output(message, effect, send_before))
+    return outputs
+
+
+def _tried(message_id: MessageId, effects: Effects) -> list[AttemptKey]:
+    attempt = effects.dispatch or effects.redispatch
+    return [(message_id, *attempt)] if attempt is not None else []
