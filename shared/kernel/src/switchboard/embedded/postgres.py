@@ -23,7 +23,7 @@ from switchboard.embedded.folder import (
 )
 from switchboard.embedded.jars import missing
 from switchboard.embedded.port import LOOPBACK
-from switchboard.embedded.server import EmbeddedServer
+from switchboard.embedded.server import EmbeddedServer, server_environment
 
 #: PostgreSQL refuses to run as root; this is `nobody` everywhere.
 UNPRIVILEGED: Final = 65534
@@ -154,7 +154,7 @@ class EmbeddedPostgres(EmbeddedServer):
         run_tool(
             [str(self._programs / program), *arguments],
             folder=self.folder,
-            environment=_environment(),
+            environment=server_environment(),
             user=self._user,
             keep_open=(lock.descriptor,),
             given=statement,
@@ -168,7 +168,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self.name,
             [str(self._programs / "postgres"), "-D", str(self._data), *options],
             log=self.log,
-            environment=_environment(),
+            environment=server_environment(),
             folder=self.folder,
             user=self._user,
             # SIGINT is its fast shutdown: sessions are ended, data is whole. SIGKILL would leave its
@@ -226,8 +226,3 @@ def _copy_programs(package: Path, copy: Path) -> None:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
     unfinished.rename(copy)
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what would steer PostgreSQL behind our back."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

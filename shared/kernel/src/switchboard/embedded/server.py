@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -16,6 +17,7 @@ from switchboard.embedded.folder import FolderLock, telling_folder, usable_folde
 from switchboard.embedded.port import free_port, is_free
 
 _LOOK_SECONDS = 0.01
+_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 class EmbeddedServer(ABC):
@@ -181,3 +183,10 @@ class EmbeddedServer(ABC):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def server_environment() -> dict[str, str]:
+    """What a server gets of our environment: nothing that steers it behind our back, none of our secrets."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    # Without it Java cannot name files outside ASCII.
+    return {**kept, "LC_ALL": "C.UTF-8"}

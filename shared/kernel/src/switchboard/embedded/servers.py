@@ -8,19 +8,23 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from switchboard.embedded.errors import EngineMissing, SoftwareMissing
 from switchboard.embedded.folder import default_data_folder
-from switchboard.embedded.jars import Progress
-from switchboard.embedded.kafka import EmbeddedKafka
+from switchboard.embedded.jars import KAFKA_VERSION, Progress
+from switchboard.embedded.kafka import READY, SETTINGS, EmbeddedKafka
+from switchboard.embedded.port import LOOPBACK, free_port
 from switchboard.embedded.postgres import EmbeddedPostgres
 
 POSTGRES_IMAGE = "postgres:18"
-KAFKA_IMAGE = "apache/kafka:4.3.1"
+KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
+#: Ports inside Kafka's container.
+_INSIDE = 9092
+_CONTROLLER = 9093
 
 
 class ServerSettings(BaseSettings):
@@ -159,37 +163,45 @@ def _embed(
 
 
 def _use_containers(servers: Servers) -> None:
-    """Run what is missing in containers. Raises SoftwareMissing, EngineMissing."""
-    if not servers.postgres_dsn:
-        container = _container("testcontainers.postgres", "PostgresContainer", POSTGRES_IMAGE)
-        servers._on_stop(container.stop)
-        servers._use_postgres(container.get_connection_url(driver=None))
-    if not servers.kafka_bootstrap:
-        container = _container("testcontainers.kafka", "KafkaContainer", KAFKA_IMAGE)
-        servers._on_stop(container.stop)
-        servers.kafka_bootstrap = container.get_bootstrap_server()
-
-
-def _container(module: str, name: str, image: str) -> Any:
-    """Start a container. The package is optional, so it is looked up by name and has no types here."""
+    """Run what is missing in containers of an engine on this machine. Raises SoftwareMissing, EngineMissing."""
     try:
-        container = getattr(import_module(module), name)(image)
+        # Looked up by name: the package is optional.
+        postgres = import_module("testcontainers.postgres")
+        core = import_module("testcontainers.core.container")
+        waiting = import_module("testcontainers.core.waiting_utils")
     except ModuleNotFoundError as error:
         raise SoftwareMissing(
             "SWITCHBOARD_TESTCONTAINERS needs the package testcontainers, which is not installed; "
             "install it, or unset the variable to use embedded servers"
         ) from error
-    except Exception as error:
-        raise _no_engine(error) from error
     try:
-        return container.start()
+        if not servers.postgres_dsn:
+            database = postgres.PostgresContainer(POSTGRES_IMAGE)
+            servers._on_stop(database.stop)
+            database.start()
+            servers._use_postgres(database.get_connection_url(driver=None))
+        if not servers.kafka_bootstrap:
+            port = free_port()
+            broker = core.DockerContainer(KAFKA_IMAGE).with_bind_ports(_INSIDE, port)
+            for name, value in _container_settings(port).items():
+                broker.with_env(name, value)
+            servers._on_stop(broker.stop)
+            broker.start()
+            waiting.wait_for_logs(broker, READY, timeout=60)
+            servers.kafka_bootstrap = f"{LOOPBACK}:{port}"
     except Exception as error:
-        container.stop()
-        raise _no_engine(error) from error
+        raise EngineMissing(
+            f"SWITCHBOARD_TESTCONTAINERS is set but no container engine answers ({type(error).__name__}); "
+            "start one, or unset the variable to use embedded servers"
+        ) from error
 
 
-def _no_engine(error: Exception) -> EngineMissing:
-    return EngineMissing(
-        f"SWITCHBOARD_TESTCONTAINERS is set but no container engine answers ({type(error).__name__}); "
-        "start one, or unset the variable to use embedded servers"
-    )
+def _container_settings(port: int) -> dict[str, str]:
+    """The same broker as the embedded one; its clients outside come in by `port`."""
+    settings = {
+        **SETTINGS,
+        "listeners": f"PLAINTEXT://:{_INSIDE},CONTROLLER://:{_CONTROLLER}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "controller.quorum.voters": f"1@localhost:{_CONTROLLER}",
+    }
+    return {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in settings.items()}
