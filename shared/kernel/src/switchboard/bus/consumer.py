@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 _PULSE_SECONDS: Final = 1.0
 _POLL_MOST: Final = 500
 _RETRY_POLL_SECONDS: Final = 1.0
+_POSITION_SECONDS: Final = 0.5
+_UNKNOWN_POSITION: Final = -1
 
 
 class ConsumerState(Struct, frozen=True):
@@ -130,7 +132,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._stopping = False
         self._polls = 0
         self._last_poll = 0.0
-        self._lag = 0
+        self._ends: dict[tuple[str, int], int] = {}
+        self._positions: dict[tuple[str, int], int] = {}
         self._broker_away = False
         self._committed: dict[TopicPartition, int] = {}
         self._committing = asyncio.Lock()
@@ -194,7 +197,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             partitions=len(self._assignment()),
             in_flight=self._in_flight(),
             in_hand=self._runner.in_hand,
-            lag=self._lag,
+            lag=sum(max(1, self._ends[place] - offset) for place, offset in self._behind().items()),
             oldest_in_flight_seconds=0.0 if oldest is None else now - oldest,
             last_poll_seconds=now - self._last_poll,
             waiting=self._waiting(),
@@ -350,19 +353,34 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds):
                 ends = await kafka.end_offsets(places)
-                watermarks = self._runner.scheduler.watermarks()
-                lag = 0
-                for place, end in ends.items():
-                    position = watermarks.get(TopicPartition(*place))
-                    lag += max(0, end - (await kafka.position(place) if position is None else position))
-        except IllegalStateError:
-            return
         except (TimeoutError, KafkaError, OSError) as error:
             self._broker_away = True
             log.warning("bus.probe_failed", group=self._group, error=type(error).__name__)
-        else:
-            self._broker_away = False
-            self._lag = lag
+            return
+        self._broker_away = False
+        self._positions = {tuple(place): await self._position(kafka, place) for place in places}
+        self._ends = {tuple(place): end for place, end in ends.items()}
+
+    @staticmethod
+    async def _position(kafka: AIOKafkaConsumer, place: KafkaPartition) -> int:
+        """Where the fetcher stands, or -1 if it does not know: with records waiting, that must not last."""
+        try:
+            async with asyncio.timeout(_POSITION_SECONDS):
+                position: int = await kafka.position(place)
+        except (TimeoutError, KafkaError):
+            return _UNKNOWN_POSITION
+        return position
+
+    def _behind(self) -> dict[tuple[str, int], int]:
+        """Partitions of ours with unfinished records, as of the last probe, and how far we are in each."""
+        watermarks = self._runner.scheduler.watermarks()
+        behind: dict[tuple[str, int], int] = {}
+        for kafka_place in self._assignment():
+            place = TopicPartition(*kafka_place)
+            position = watermarks.get(place, self._positions.get(place))
+            if position is not None and position < self._ends.get(place, 0):
+                behind[place] = position
+        return behind
 
     async def _pulsate(self) -> None:
         while True:
@@ -372,8 +390,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 name=self._group,
                 polls=self._polls,
                 oldest=None if oldest is None else (*_place(oldest[0]), oldest[1]),
-                finished=self._runner.finished,
-                lag=self._lag,
+                behind=self._behind(),
                 broker_away=self._broker_away,
                 waits_for_a_cause=any(cause in waiting for cause in WaitCause),
             )

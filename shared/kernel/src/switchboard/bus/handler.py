@@ -71,7 +71,8 @@ class Slots:
 class SlotHandler(Protocol):
     """Works on records with distinct keys and settles each one by itself, before or after it returns.
 
-    What is not settled when it raises is judged by the error it raises.
+    What is not settled when it raises is judged by the error it raises; `BadRecords` is for batch handlers. A key held
+    for longer than the watchdog's limit while others wait behind it counts as a stall: give slow calls a deadline.
     """
 
     async def __call__(self, records: Sequence[Record], slots: Slots, /) -> None:

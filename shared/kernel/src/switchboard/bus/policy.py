@@ -2,7 +2,7 @@
 
 | what the handler raised | a batch | a record alone |
 |---|---|---|
-| `Transient`, connection, time-out | again after back-off, from the third time in halves | again, without limit |
+| `Transient`, connection, time-out | again after back-off, in halves if others succeed | again, without limit |
 | `UnknownRecordType` | in halves at once | again until it has waited `unknown_type_seconds`, then dead letter |
 | `Permanent` | in halves at once | dead letter |
 | anything else | in halves at once | counted; the fifth is a dead letter |
@@ -22,8 +22,11 @@ from switchboard.bus.errors import Permanent, Transient, UnknownRecordType, Wait
 #: The first back-off and the longest, in seconds; each try doubles it.
 FIRST_BACK_OFF_SECONDS: Final = 0.1
 LONGEST_BACK_OFF_SECONDS: Final = 5.0
-#: From this try on a batch that meets transient errors is halved: one record may be the reason for all of them.
+#: A batch that keeps meeting transient errors while others are finished is halved from this try on: one of its
+#: records may be the reason. While nothing succeeds the world is down, and more, smaller calls would not help it;
+#: every `HALVE_EVERY` tries the batch is halved all the same, for there may be no others to tell.
 HALVE_FROM_TRY: Final = 3
+HALVE_EVERY: Final = 10
 
 # SQLSTATE classes that say "not now": connection, rollback by conflict, resources, operator, system, and lock waits.
 _TRANSIENT_SQLSTATES: Final = ("08", "40", "53", "57", "58", "55P03", "25006")
@@ -69,6 +72,8 @@ class Trouble(Struct, frozen=True):
 
     transient_tries: int = 0
     failures: int = 0
+    #: When it last met a transient error, monotonic seconds.
+    failed_at: float | None = None
     #: When its type was first found unknown, monotonic seconds.
     unknown_since: float | None = None
     #: Set once the record is to be a dead letter: what remains is to bury it.
@@ -124,22 +129,32 @@ def decide(
     size: int,
     trouble: Trouble,
     now: float,
+    finished_at: float | None,
     jitter: float,
     limits: RetryLimits,
     known: KnownErrors,
 ) -> Again | Bury:
-    """Decide what follows when a handler failed on `size` records, of which `trouble` is the worst history."""
+    """Decide what follows when a handler failed on `size` records, of which `trouble` is the worst history.
+
+    `finished_at` is when the handler last finished any record. It does not raise.
+    """
     if (cause := transient_cause(error, known)) is not None:
         tries = trouble.transient_tries + 1
         return Again(
             due=now + back_off_seconds(tries, jitter),
             cause=cause,
-            trouble=replace(trouble, transient_tries=tries),
-            halve=size > 1 and tries >= HALVE_FROM_TRY,
+            trouble=replace(trouble, transient_tries=tries, failed_at=now),
+            halve=size > 1 and (_others_succeed(trouble, tries, finished_at) or tries % HALVE_EVERY == 0),
         )
     if size > 1:
         return Again(due=now, cause=WaitCause.BACK_OFF, trouble=trouble, halve=True)
     return _decide_alone(error, trouble, now, jitter, limits, known)
+
+
+def _others_succeed(trouble: Trouble, tries: int, finished_at: float | None) -> bool:
+    if tries < HALVE_FROM_TRY or trouble.failed_at is None or finished_at is None:
+        return False
+    return finished_at > trouble.failed_at
 
 
 def _decide_alone(

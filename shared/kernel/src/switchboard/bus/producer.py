@@ -154,8 +154,8 @@ class Producer:
         unacknowledged = set(indexes)
         for future, members in sent:
             if not future.done():
-                future.add_done_callback(_forget)
-            elif future.cancelled():
+                continue
+            if future.cancelled():
                 error = error or ProducerClosed()
             elif (failure_of_batch := future.exception()) is not None:
                 if error is None and isinstance(failure_of_batch, Exception):
@@ -177,9 +177,9 @@ class Producer:
                 message.topic,
                 message.value,
                 key=message.key,
-                partition=await self._partition(client, message),
                 headers=list(message.headers.items()),
             )
+            future.add_done_callback(_forget)
             sent.append((future, (index,)))
 
     async def _send_packed(
@@ -213,18 +213,26 @@ class Producer:
                     "headers": list(message.headers.items()),
                 }
                 if batch.append(**record) is None:
-                    sent.append((await client.send_batch(batch, topic, partition=partition), inside))
+                    await self._send_batch(client, batch, topic, partition, inside, sent)
                     batch, inside = client.create_batch(), []
                     batch.append(**record)
                 inside.append(index)
-            # Closed, so that no single send slips into it after its sequence is counted.
-            batch.close()
-            sent.append((await client.send_batch(batch, topic, partition=partition), inside))
+            await self._send_batch(client, batch, topic, partition, inside, sent)
 
-    async def _partition(self, client: AIOKafkaProducer, message: Outgoing) -> int | None:
-        if message.key is None:
-            return None
-        return partition_of(message.key, len(await client.partitions_for(message.topic)))
+    @staticmethod
+    async def _send_batch(
+        client: AIOKafkaProducer,
+        batch: Any,
+        topic: str,
+        partition: int,
+        inside: Sequence[int],
+        sent: list[tuple[asyncio.Future[Any], Sequence[int]]],
+    ) -> None:
+        # Closed, it does not linger, and no single send slips into it.
+        batch.close()
+        future = await client.send_batch(batch, topic, partition=partition)
+        future.add_done_callback(_forget)
+        sent.append((future, inside))
 
     # The client behind it, and its successor
 
@@ -260,6 +268,7 @@ class Producer:
             max_request_size=2 * settings.max_message_bytes + settings.max_batch_bytes,
             request_timeout_ms=max(1_000, int(settings.publish_timeout_seconds * 2_000)),
             retry_backoff_ms=100,
+            partitioner=_choose_partition,
         )
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
@@ -288,6 +297,12 @@ class Producer:
 def _size_bytes(message: Outgoing) -> int:
     headers = sum(len(name) + len(value) + 10 for name, value in message.headers.items())
     return len(message.value) + len(message.key or b"") + headers + _FRAMING_BYTES
+
+
+def _choose_partition(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+    if key is None:
+        return random.choice(available or partitions)
+    return partition_of(key, len(partitions))
 
 
 def _is_dead(client: AIOKafkaProducer) -> bool:

@@ -71,6 +71,7 @@ class Runner:
         self.scheduler = Scheduler()
         #: Records finished since the runner began. The commit interval and the watchdog read it.
         self.finished = 0
+        self._finished_at: float | None = None
         self._handle = handle
         self._slots_free = handle.slots if isinstance(handle, InSlots) else None
         self._publish_dead_letter = publish_dead_letter
@@ -159,57 +160,66 @@ class Runner:
                 await handle.handle(records, slots)
             else:
                 await handle(records)
-        except BadRecords as bad:
-            await self._failed_apart(tickets, bad)
         except (Exception, asyncio.CancelledError) as error:
             if self._is_stopped() and isinstance(error, asyncio.CancelledError):
                 raise
             _stay_uncancelled()
-            await self._failed_together(self._unsettled(tickets), error)
+            if isinstance(error, BadRecords) and not isinstance(handle, InSlots):
+                self._failed_apart(tickets, error)
+            else:
+                self._failed(self._unsettled(tickets), error)
         else:
             if not isinstance(handle, InSlots):
                 self._finish_all(tickets)
 
-    async def _failed_apart(self, tickets: Sequence[Ticket], bad: BadRecords) -> None:
-        if any(not 0 <= index < len(tickets) for index in bad.failures):
-            await self._failed_together(self._unsettled(tickets), bad)
+    def _failed_apart(self, tickets: list[Ticket], bad: BadRecords) -> None:
+        if not all(0 <= index < len(tickets) for index in bad.failures):
+            # It names records that were not there: nothing it says about the others can be believed.
+            self._failed(tickets, bad)
             return
-        failed = [(tickets[index], error) for index, error in sorted(bad.failures.items())]
-        failing = {id(ticket) for ticket, _ in failed}
-        self._finish_all([ticket for ticket in self._unsettled(tickets) if id(ticket) not in failing])
-        for ticket, error in failed:
-            if ticket in self._handed:
-                await self._failed_together([ticket], error)
+        self._finish_all([ticket for index, ticket in enumerate(tickets) if index not in bad.failures])
+        for index, error in sorted(bad.failures.items()):
+            self._failed([tickets[index]], error)
 
-    async def _failed_together(self, tickets: list[Ticket], error: BaseException) -> None:
+    def _failed(self, tickets: list[Ticket], error: BaseException) -> None:
         if not tickets:
             return
+        now = self._clock.monotonic()
         decision = decide(
             error,
             size=len(tickets),
             trouble=_worst(tickets),
-            now=self._clock.monotonic(),
+            now=now,
+            finished_at=self._finished_at,
             jitter=self._jitter(),
             limits=self._limits,
             known=self._known,
         )
         match decision:
             case Again():
-                log.warning(
-                    "bus.records_failed",
-                    topic=tickets[0].record.topic,
-                    records=len(tickets),
-                    error=type(error).__name__,
-                    at=_where(error),
-                    waits_for=decision.cause,
-                    tries=decision.trouble.transient_tries,
-                    failures=decision.trouble.failures,
-                )
+                self._log_failure(tickets, error, decision)
+                self._observer.retried(tickets[0].record.topic, len(tickets), str(decision.cause))
                 self._set_aside(tickets, decision)
             case Bury():
-                for ticket in tickets:
-                    ticket.trouble = decision.trouble
-                    await self._bury(ticket)
+                # It comes back at once, to be buried instead of handled.
+                self._set_aside(tickets, Again(due=now, cause=None, trouble=decision.trouble))
+
+    @staticmethod
+    def _log_failure(tickets: Sequence[Ticket], error: BaseException, again: Again) -> None:
+        tries = again.trouble.transient_tries
+        if tries & (tries - 1):
+            # An outage is told at the 1st, 2nd, 4th, 8th … try, not by every record at every try.
+            return
+        log.warning(
+            "bus.records_failed",
+            topic=tickets[0].record.topic,
+            records=len(tickets),
+            error=type(error).__name__,
+            at=_where(error),
+            waits_for=again.cause,
+            tries=tries,
+            failures=again.trouble.failures,
+        )
 
     def _set_aside(self, tickets: list[Ticket], again: Again) -> None:
         for ticket in tickets:
@@ -220,7 +230,6 @@ class Runner:
         for part in (tickets[:middle], tickets[middle:]):
             if part:
                 self.scheduler.set_aside(part, again.due, again.cause)
-        self._observer.retried(tickets[0].record.topic, len(tickets), str(again.cause or "burial"))
         self.pump()
 
     # Dead letters
@@ -280,17 +289,16 @@ class Runner:
             return
         if hold_key:
             self._holding.add(ticket)
-        else:
+        self._return(ticket)
+        self._count_finished(ticket.record.topic, int(self.scheduler.finish(ticket, hold_key=hold_key)))
+        if not hold_key:
             self._free(1)
-        self._finish(ticket, hold_key)
-        self._after_finishing()
+            self.pump()
 
     def _fail_one(self, ticket: Ticket, error: BaseException) -> None:
         if ticket not in self._handed:
             return
-        task = asyncio.create_task(self._failed_together([ticket], error))
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+        self._failed([ticket], error)
 
     def _release(self, ticket: Ticket) -> None:
         if ticket not in self._holding:
@@ -301,19 +309,23 @@ class Runner:
         self.pump()
 
     def _finish_all(self, tickets: Sequence[Ticket]) -> None:
+        counts: dict[str, int] = {}
         for ticket in tickets:
-            self._finish(ticket, False)
+            self._return(ticket)
+            if self.scheduler.finish(ticket):
+                topic = ticket.record.topic
+                counts[topic] = counts.get(topic, 0) + 1
         self._free(len(tickets))
-        self._after_finishing()
+        for topic, count in counts.items():
+            self._count_finished(topic, count)
+        self.pump()
 
-    def _finish(self, ticket: Ticket, hold_key: bool) -> None:
-        self._return(ticket)
-        if self.scheduler.finish(ticket, hold_key=hold_key):
-            self.finished += 1
-            self._observer.finished(ticket.record.topic, 1)
-
-    def _after_finishing(self) -> None:
-        self.on_finished()
+    def _count_finished(self, topic: str, count: int) -> None:
+        if count:
+            self.finished += count
+            self._finished_at = self._clock.monotonic()
+            self._observer.finished(topic, count)
+            self.on_finished()
         self.pump()
 
     def _return(self, ticket: Ticket) -> None:

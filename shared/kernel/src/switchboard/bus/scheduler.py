@@ -4,7 +4,9 @@ A record is *waiting* behind its key, *ready*, *in hand* (a handler has it), *se
 *finished*. A key may stay *held* after its record is finished: the offset moves on, the next record of the key does
 not start. Holds outlive an assignment, because the slow call they stand for does.
 
-An assignment of a partition is a `Line`. Revoking drops the line: whatever still refers to it moves nothing.
+An assignment of a partition is a `Line`. Revoking drops the line: whatever still refers to it moves nothing. A record
+in hand at that moment keeps its key held until its handler is through, so that this process, should it get the partition
+again, does not start the record a second time beside the first.
 """
 
 import heapq
@@ -26,7 +28,7 @@ class Line:
         self.place = place
         self.alive = True
         self.revoking = False
-        self.in_hand = 0
+        self.in_hand: set[Ticket] = set()
         self.offsets = OffsetTracker()
         #: Keys with a record ready, in hand, set aside or held, and the records waiting behind it.
         self.followers: dict[bytes, deque[Ticket] | None] = {}
@@ -100,7 +102,7 @@ class Scheduler:
         else:
             batch = self._take_ready(limit) or self._take_aside(limit, now)
         for ticket in batch:
-            ticket.line.in_hand += 1
+            ticket.line.in_hand.add(ticket)
         return batch
 
     def _take_ready(self, limit: int) -> list[Ticket]:
@@ -134,11 +136,13 @@ class Scheduler:
             return False
         ticket.finished = True
         line, key = ticket.line, ticket.record.key
-        line.in_hand -= 1
+        line.in_hand.discard(ticket)
+        if not line.alive:
+            if not hold_key:
+                self.release(ticket)
+            return False
         if hold_key and key is not None:
             self._held[line.place, key] += 1
-        if not line.alive:
-            return False
         line.offsets.finish(ticket.record.offset)
         arrivals = line.arrivals
         watermark = line.offsets.watermark
@@ -175,7 +179,9 @@ class Scheduler:
     def set_aside(self, tickets: Sequence[Ticket], due: float, cause: WaitCause | None) -> None:
         """Put tickets in hand back, to be handed out again together at `due`. Their keys wait with them."""
         for ticket in tickets:
-            ticket.line.in_hand -= 1
+            ticket.line.in_hand.discard(ticket)
+            if not ticket.line.alive:
+                self.release(ticket)
         if living := [ticket for ticket in tickets if ticket.line.alive]:
             self._push_aside(living, due, cause)
 
@@ -194,6 +200,9 @@ class Scheduler:
         for place in places:
             if (line := self._lines.pop(place, None)) is not None:
                 line.alive = False
+                for ticket in line.in_hand:
+                    if ticket.record.key is not None:
+                        self._held[place, ticket.record.key] += 1
 
     def next_due(self) -> float | None:
         """When the next ticket that was set aside is due."""
@@ -205,7 +214,7 @@ class Scheduler:
 
     def in_hand(self, places: Iterable[TopicPartition]) -> int:
         """How many records of these partitions a handler has."""
-        return sum(line.in_hand for place in places if (line := self._lines.get(place)) is not None)
+        return sum(len(line.in_hand) for place in places if (line := self._lines.get(place)) is not None)
 
     def unfinished(self, place: TopicPartition) -> int:
         """How many records of the partition have arrived and are not finished."""

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -31,10 +31,8 @@ class Pulse(Struct, frozen=True):
     polls: int = 0
     #: The record a handler has had for longest, if any: topic, partition, offset and since when.
     oldest: tuple[str, int, int, float] | None = None
-    #: Records finished. Rises as long as there is progress.
-    finished: int = 0
-    #: Records waiting in Kafka or here.
-    lag: int = 0
+    #: Partitions with records waiting, and the offset of the oldest unfinished; -1 where nobody knows it.
+    behind: Mapping[tuple[str, int], int] = {}
     broker_away: bool = False
     #: A record waits for the database, the broker, newer code, or its back-off.
     waits_for_a_cause: bool = False
@@ -56,7 +54,7 @@ class _Patient:
         self.pulse = pulse
         self.no_poll = 0.0
         self.same_oldest = 0.0
-        self.lag_unmoved = 0.0
+        self.unmoved: dict[tuple[str, int], float] = {}
 
     def observe(self, pulse: Pulse, seconds: float) -> None:
         before, self.pulse = self.pulse, pulse
@@ -65,15 +63,18 @@ class _Patient:
         excused = pulse.waits_for_a_cause or pulse.broker_away
         moved = excused or pulse.oldest is None or pulse.oldest != before.oldest
         self.same_oldest = 0.0 if moved else self.same_oldest + seconds
-        moved = excused or pulse.lag == 0 or pulse.finished != before.finished
-        self.lag_unmoved = 0.0 if moved else self.lag_unmoved + seconds
+        self.unmoved = {
+            place: self.unmoved.get(place, 0.0) + seconds
+            for place, offset in pulse.behind.items()
+            if not excused and before.behind.get(place) == offset
+        }
 
     def stall(self, limit: float) -> str | None:
         if self.no_poll >= limit:
             return "no poll"
         if self.same_oldest >= limit:
             return "a record in hand for too long"
-        if self.lag_unmoved >= limit:
+        if any(unmoved >= limit for unmoved in self.unmoved.values()):
             return "lag without movement"
         return None
 
