@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from switchboard.ids import AccountKey, AppId, MessageId
-from switchboard.lanes import Ask, Ended, GateClosed, Limits, Result, Slot, Waiting, account_lane, dispatch_lane
+from switchboard.lanes import Ask, Ended, GateClosed, Limits, Slot, Waiting, account_lane, dispatch_lane
 from switchboard.lanes import release, reserve
 
 LIMITS = Limits(per_second=20, max_in_flight=100)

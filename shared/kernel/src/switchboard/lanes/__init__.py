@@ -6,7 +6,7 @@
 - Operators list, pause, resume and purge with `switchboard.lanes.operate`.
 """
 
-from switchboard.lanes.gate import GateRule, GateState, Result
+from switchboard.lanes.gate import GateRule, GateState
 from switchboard.lanes.lane import Lane, LaneKind, Limits, account_lane, dispatch_lane, endpoint_lane
 from switchboard.lanes.locked import (
     Ask,
@@ -17,6 +17,7 @@ from switchboard.lanes.locked import (
     LockedLanes,
     Slot,
     Waiting,
+    drop_items,
     lanes_of,
     lock_lanes,
     release,
@@ -35,11 +36,11 @@ __all__ = [
     "LaneKind",
     "Limits",
     "LockedLanes",
-    "Result",
     "Slot",
     "Waiting",
     "account_lane",
     "dispatch_lane",
+    "drop_items",
     "endpoint_lane",
     "lanes_of",
     "lock_lanes",

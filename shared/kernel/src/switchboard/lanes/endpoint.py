@@ -9,10 +9,11 @@ from typing import Final
 
 from switchboard.ids import LaneId
 from switchboard.lanes import gate as gates
-from switchboard.lanes.gate import GateRule, GateState, Result
+from switchboard.lanes.gate import GateRule, GateState
 from switchboard.lanes.gcra import AHEAD_US, take
 from switchboard.lanes.lane import LaneKind, Limits, microseconds, moment_of
 from switchboard.lanes.locked import LockedLanes, lock_lanes
+from switchboard.rules.progress import AttemptEnd
 from switchboard.store.pool import Connection
 
 LEASE_SECONDS: Final = 10.0
@@ -77,9 +78,13 @@ def settle(
     """
     lane = lanes.change(lane_id)
     lane.in_flight = max(0, lane.in_flight - ok - failed - throttled - neutral)
-    for result, count in ((Result.FAILED, failed), (Result.NEUTRAL, throttled + neutral), (Result.OK, min(ok, 1))):
+    for end, count in (
+        (AttemptEnd.FAILED, failed),
+        (AttemptEnd.NEUTRAL, throttled + neutral),
+        (AttemptEnd.OK, min(ok, 1)),
+    ):
         for _ in range(count):
-            lane.gate = gates.after(lane.gate, result, now, rule)
+            lane.gate = gates.after(lane.gate, end, now, rule)
     if throttled:
         lane.slowdown = min(MOST_SLOWDOWN, lane.slowdown * 2)
     elif ok and lane.slowdown > 1:

@@ -16,6 +16,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from switchboard.rules.progress import AttemptEnd
+
 
 class GateState(StrEnum):
     """Whether attempts may start."""
@@ -25,17 +27,6 @@ class GateState(StrEnum):
     CLOSED = "closed"
     #: An operator: nothing starts, everything waits.
     PAUSED = "paused"
-
-
-class Result(StrEnum):
-    """What the end of an attempt says about its lane."""
-
-    #: The provider or endpoint answered as one that works does; a refusal of this very message included.
-    OK = "ok"
-    #: It did not work, and would not for the next one: no connection, 5xx, bad credentials, unclaimed too long.
-    FAILED = "failed"
-    #: It says nothing: cancelled before it began, or throttled.
-    NEUTRAL = "neutral"
 
 
 class GateRule(Struct, frozen=True):
@@ -65,21 +56,21 @@ class Gate(Struct, frozen=True):
 OPEN: Final = Gate()
 
 
-def after(gate: Gate, result: Result, now: datetime, rule: GateRule = DEFAULT_RULE) -> Gate:
+def after(gate: Gate, end: AttemptEnd, now: datetime, rule: GateRule = DEFAULT_RULE) -> Gate:
     """The gate after one attempt ended."""
     match gate.state:
         case GateState.OPEN:
-            return _after_while_open(gate, result, now, rule)
+            return _after_while_open(gate, end, now, rule)
         case GateState.CLOSED:
-            return _after_while_closed(gate, result, now, rule)
+            return _after_while_closed(gate, end, now, rule)
         case GateState.PAUSED:
             return gate
 
 
-def _after_while_open(gate: Gate, result: Result, now: datetime, rule: GateRule) -> Gate:
-    if result is Result.NEUTRAL:
+def _after_while_open(gate: Gate, end: AttemptEnd, now: datetime, rule: GateRule) -> Gate:
+    if end is AttemptEnd.NEUTRAL:
         return gate
-    if result is Result.OK:
+    if end is AttemptEnd.OK:
         return gate if gate.fail_streak == 0 else OPEN
     streak = gate.fail_streak + 1
     if streak < rule.closes_after:
@@ -87,13 +78,13 @@ def _after_while_open(gate: Gate, result: Result, now: datetime, rule: GateRule)
     return Gate(GateState.CLOSED, streak, now + _probe_delay(streak, rule))
 
 
-def _after_while_closed(gate: Gate, result: Result, now: datetime, rule: GateRule) -> Gate:
-    if result is Result.OK:
+def _after_while_closed(gate: Gate, end: AttemptEnd, now: datetime, rule: GateRule) -> Gate:
+    if end is AttemptEnd.OK:
         return OPEN
     # What started before the gate closed still ends: it says nothing new.
     if not gate.probing:
         return gate
-    if result is Result.NEUTRAL:
+    if end is AttemptEnd.NEUTRAL:
         return replace(gate, probing=False, probe_at=now)
     streak = gate.fail_streak + 1
     return Gate(GateState.CLOSED, streak, now + _probe_delay(streak, rule))

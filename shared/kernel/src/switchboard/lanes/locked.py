@@ -11,7 +11,7 @@ ones names all their lanes in *one* `lock_lanes`, before it locks a message:
     await lanes.save(connection)
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,9 +21,10 @@ from msgspec import Struct
 
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import gate as gates
-from switchboard.lanes.gate import Gate, GateState, Result
+from switchboard.lanes.gate import Gate, GateState
 from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, interval_ns, take
 from switchboard.lanes.lane import Lane, LaneKind, Limits, kind_of, microseconds, moment_of
+from switchboard.rules.progress import AttemptEnd
 from switchboard.store.pool import Connection
 
 #: Told with a lane's id when somebody who drains it should look at once.
@@ -34,12 +35,8 @@ NORMAL: Final = 1
 log = structlog.get_logger()
 
 
-class AttemptKey(Struct, frozen=True, order=True):
-    """One attempt: what an item in line stands for."""
-
-    message_id: MessageId
-    step: int
-    submission: int
+#: One attempt, which an item in line stands for: message, step, submission.
+AttemptKey = tuple[MessageId, int, int]
 
 
 class Ask(Struct, frozen=True):
@@ -92,7 +89,7 @@ class Ended(Struct, frozen=True):
 
     #: What its row says in `attempts.lanes`.
     lanes: Sequence[LaneId]
-    result: Result
+    end: AttemptEnd
 
 
 class _Item(Struct, frozen=True):
@@ -164,15 +161,15 @@ class LockedLanes:
 
     def release(self, ended: Iterable[Ended]) -> None:
         """Count attempts that ended out of their lanes, and let the gates learn from them."""
-        for end in ended:
-            for lane_id in end.lanes:
+        for attempt in ended:
+            for lane_id in attempt.lanes:
                 lane = self.change(lane_id)
                 if lane.in_flight == 0:
                     log.error("lane_counted_down_too_often", lane=lane_id)
                 lane.in_flight = max(0, lane.in_flight - 1)
-                lane.gate = gates.after(lane.gate, end.result, self._now)
+                lane.gate = gates.after(lane.gate, attempt.end, self._now)
 
-    async def withdraw(self, connection: Connection, attempts: Sequence[AttemptKey]) -> list[AttemptKey]:
+    async def withdraw(self, connection: Connection, attempts: Collection[AttemptKey]) -> list[AttemptKey]:
         """Take attempts that will not start out of their lines. Returns those that were in one of these lanes."""
         if not attempts:
             return []
@@ -182,14 +179,12 @@ class LockedLanes:
             " WHERE item.message_id = gone.message_id AND item.step = gone.step"
             " AND item.submission = gone.submission AND item.lane = ANY ($4::text[])"
             " RETURNING item.message_id, item.step, item.submission, item.lane",
-            [attempt.message_id for attempt in attempts],
-            [attempt.step for attempt in attempts],
-            [attempt.submission for attempt in attempts],
+            *_columns(attempts),
             list(self._lanes),
         )
         for row in gone:
             self.change(row["lane"]).waiting -= 1
-        return [AttemptKey(row["message_id"], row["step"], row["submission"]) for row in gone]
+        return [(row["message_id"], row["step"], row["submission"]) for row in gone]
 
     async def save(self, connection: Connection) -> None:
         """Write what changed: one update for all lanes, one insert for all items, a notification where it helps."""
@@ -297,9 +292,30 @@ async def reserve(connection: Connection, asks: Sequence[Ask], now: datetime) ->
 
 async def release(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
     """Count ended attempts out of their lanes in the caller's transaction, which must hold no message yet."""
-    locked = await lock_lanes(connection, {lane: None for end in ended for lane in end.lanes}, now)
+    locked = await lock_lanes(connection, {lane: None for attempt in ended for lane in attempt.lanes}, now)
     locked.release(ended)
     await locked.save(connection)
+
+
+async def drop_items(connection: Connection, attempts: Collection[AttemptKey]) -> int:
+    """Take attempts that will not start out of their lines; the caller holds their lanes. Returns how many were in one.
+
+    For transactions that have no `LockedLanes` at hand: those use `withdraw`.
+    """
+    if not attempts:
+        return 0
+    dropped: int = await connection.fetchval(
+        "WITH gone AS (DELETE FROM switchboard.lane_items AS item"
+        " USING unnest($1::text[], $2::smallint[], $3::integer[]) AS gone (message_id, step, submission)"
+        " WHERE item.message_id = gone.message_id AND item.step = gone.step"
+        " AND item.submission = gone.submission RETURNING item.lane),"
+        " counted AS (SELECT lane, count(*) AS number FROM gone GROUP BY lane ORDER BY lane),"
+        " saved AS (UPDATE switchboard.lanes AS lane SET waiting = lane.waiting - counted.number"
+        " FROM counted WHERE lane.id = counted.lane RETURNING counted.number)"
+        " SELECT COALESCE(sum(number), 0)::bigint FROM saved",
+        *_columns(attempts),
+    )
+    return dropped
 
 
 def lane_of(row: asyncpg.Record) -> Lane:
@@ -350,6 +366,10 @@ async def _update(connection: Connection, lanes: Sequence[Lane]) -> None:
     )
 
 
+def _columns(attempts: Collection[AttemptKey]) -> list[list[MessageId] | list[int]]:
+    return [[key[0] for key in attempts], [key[1] for key in attempts], [key[2] for key in attempts]]
+
+
 def _before(lane: Lane) -> _Before:
     return _Before(lane.waiting, lane.in_flight < lane.max_in_flight, lane.gate.state)
 
@@ -374,6 +394,7 @@ __all__ = [
     "LockedLanes",
     "Slot",
     "Waiting",
+    "drop_items",
     "lane_of",
     "lanes_of",
     "lock_lanes",
