@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import switchboard_channels
 from switchboard.assembly import bus_settings, configured, consuming, key_ring, producing, record_key
@@ -41,7 +42,7 @@ async def compose(runtime: Runtime[RouterSettings]) -> AsyncIterator[None]:
 def consumers(context: RouterContext, runtime: Runtime[RouterSettings]) -> Sequence[Consumer]:
     """One consumer for each topic the router reads."""
     settings = runtime.settings
-    handlers: tuple[tuple[Topic, str, BatchHandler], ...] = (
+    handlers: tuple[tuple[Topic[Any], str, BatchHandler], ...] = (
         (MESSAGES_ACCEPTED, "router.accepted", OnAccepted(context)),
         (ATTEMPTS, "router.attempts", OnAttempts(context)),
         (INBOUND, "router.inbound", OnInbound(context)),

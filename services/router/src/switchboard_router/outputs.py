@@ -173,14 +173,14 @@ class Publications:
             return message.envelope.identities[0]
         return ChannelIdentity(ChannelName("CHANNEL_UNSPECIFIED"), "")
 
-    def _channel_metadata(self, message: Message, due: CallbackDue) -> Mapping[str, str | int]:
+    def _channel_metadata(self, message: Message, due: CallbackDue) -> Mapping[str, str]:
         """What the channel adds: its batch id, the parts if they were asked about, and what its receipts told."""
         manifest = self._manifests.get(self._identity(message, due.step).channel)
         if manifest is None or manifest.report_metadata is None:
             return due.channel_metadata
         keys = manifest.report_metadata
-        told: dict[str, str | int] = {keys.batch_id_key: derive(message.id, "batch", due.step, due.submission)}
+        told: dict[str, str] = {keys.batch_id_key: derive(message.id, "batch", due.step, due.submission)}
         parts = message.progress.ledger.of(due.step).parts
         if parts and keys.parts_property in message.envelope.channel_properties:
-            told[keys.parts_key] = parts
+            told[keys.parts_key] = str(parts)
         return {**told, **due.channel_metadata}

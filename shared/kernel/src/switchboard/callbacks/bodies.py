@@ -367,7 +367,7 @@ def delivery_report(
     mode: ProcessingMode,
     reason: Reason | None = None,
     metadata: str = "",
-    channel_metadata: Mapping[str, str | int] | None = None,
+    channel_metadata: Mapping[str, str] | None = None,
     correlation_id: str = "",
     contact_id: str = "",
     conversation_id: str = "",
@@ -442,7 +442,7 @@ def inbound_message(
     event_at: datetime,
     mode: ProcessingMode,
     sender_id: str = "",
-    channel_metadata: Mapping[str, str | int] | None = None,
+    channel_metadata: Mapping[str, str] | None = None,
     metadata: str = "",
     conversation_metadata: Raw | None = None,
     correlation_id: str = "",
@@ -548,7 +548,7 @@ def inbound_event(
     )
 
 
-def channel_metadata_text(facts: Mapping[str, str | int] | None) -> str:
+def channel_metadata_text(facts: Mapping[str, str] | None) -> str:
     """A channel's facts as the JSON string of `message_metadata` and `message.metadata` (7.5); "" without any.
 
     The number of parts is a number on the wire; what is known to the contract comes first, in its order.
