@@ -1,0 +1,74 @@
+"""Which channels a message tries, in which order, and why each candidate is in or out."""
+
+from switchboard.channel.manifest import AccountOwner, Connection, CredentialSpec, Manifest
+from switchboard.identity import ChannelIdentity, ChannelName
+from switchboard.ids import AccountKey
+from switchboard.reason import ReasonCode
+from switchboard.rules.route import Candidate, Verdict, plan_route
+from switchboard.status import Status
+
+SMS, TELEGRAM, RCS = ChannelName("SMS"), ChannelName("TELEGRAM"), ChannelName("RCS")
+PHONE = ChannelIdentity(SMS, "46701230001")
+CHAT = ChannelIdentity(TELEGRAM, "777000")
+ACCOUNTS = {SMS: AccountKey("sms:main"), TELEGRAM: AccountKey("app:01K:TELEGRAM")}
+
+
+def manifest(channel: ChannelName, *receipts: Status) -> Manifest:
+    return Manifest(
+        channel=channel,
+        title=channel,
+        owner=AccountOwner.APP,
+        connection=Connection.REQUEST,
+        credentials=CredentialSpec("token", ()),
+        normal_identity=str,
+        receipts=frozenset(receipts),
+        content={},
+    )
+
+
+MANIFESTS = {SMS: manifest(SMS, Status.DELIVERED), TELEGRAM: manifest(TELEGRAM)}
+
+
+def test_identities_are_tried_in_the_order_given():
+    route = plan_route([CHAT, PHONE], [], ACCOUNTS, MANIFESTS)
+
+    assert [step.channel for step in route.steps] == [TELEGRAM, SMS]
+    assert [candidate.verdict for candidate in route.candidates] == [Verdict.KEPT, Verdict.KEPT]
+
+
+def test_the_priority_order_wins_and_names_what_it_leaves_out():
+    route = plan_route([CHAT, PHONE], [SMS], ACCOUNTS, MANIFESTS)
+
+    assert [step.identity for step in route.steps] == [PHONE]
+    assert route.candidates == (Candidate(SMS, Verdict.KEPT), Candidate(TELEGRAM, Verdict.NOT_ASKED_FOR))
+
+
+def test_a_channel_without_an_identity_is_skipped():
+    route = plan_route([PHONE], [TELEGRAM, SMS], ACCOUNTS, MANIFESTS)
+
+    assert [step.channel for step in route.steps] == [SMS]
+    assert route.candidates[0] == Candidate(TELEGRAM, Verdict.NO_IDENTITY)
+
+
+def test_an_empty_route_says_why():
+    cases = (
+        ([PHONE], [TELEGRAM], ACCOUNTS, ReasonCode.NO_CHANNEL_IDENTITY_FOR_CONTACT),
+        ([PHONE], [], {}, ReasonCode.CHANNEL_CONFIGURATION_MISSING),
+        ([ChannelIdentity(RCS, "46701230001")], [], ACCOUNTS, ReasonCode.CHANNEL_CONFIGURATION_MISSING),
+        ([PHONE], [], {SMS: None}, ReasonCode.CHANNEL_BAD_CONFIGURATION),
+        ([], [], ACCOUNTS, ReasonCode.NO_CHANNEL_IDENTITY_FOR_CONTACT),
+    )
+    for identities, order, accounts, expected in cases:
+        route = plan_route(identities, order, accounts, MANIFESTS)
+
+        assert route.steps == ()
+        assert route.empty_because is not None
+        assert route.empty_because.code is expected
+
+
+def test_only_a_step_that_reports_delivery_and_has_a_follower_waits_for_it():
+    waits = [step.wait_seconds for step in plan_route([PHONE, CHAT], [], ACCOUNTS, MANIFESTS, 60).steps]
+    assert waits == [60, None]
+
+    waits = [step.wait_seconds for step in plan_route([CHAT, PHONE], [], ACCOUNTS, MANIFESTS, 60).steps]
+    assert waits == [None, None]
