@@ -24,6 +24,12 @@ _TRIGGER_TITLES = {
     "capability_notification": "Capability",
     "unsupported_callback": "Unsupported",
 }
+_VERDICTS = {
+    Verdict.VALID: "signature valid",
+    Verdict.INVALID: "signature wrong",
+    Verdict.UNSIGNED: "not signed",
+    Verdict.UNCHECKED: "not checked",
+}
 _MOST_CALLBACK_JSON = 20_000
 
 
@@ -164,7 +170,7 @@ def callback_row(callback: ReceivedCallback) -> str:
     return (
         f'<li class="callback"><details><summary><time>{_time(callback.at)}</time>'
         f'<span class="what"><b>{escape(title)}</b> {escape(detail)}</span>'
-        f'<span class="chip {_tone(callback.signature)}" title="signature">{callback.signature}</span>'
+        f'<span class="chip {_tone(callback.signature)}">{_VERDICTS[callback.signature]}</span>'
         f'<span class="chip {"good" if good else "bad"}" title="answered">{answered}</span>{repeated}</summary>'
         f'<p class="note">{escape(callback.method)} {escape(callback.path)}</p>{note}'
         f"<pre>{escape(_pretty(callback.body))}</pre><table>{headers}</table></details></li>"
