@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from switchboard.bus import Outgoing
 from switchboard.ids import MessageId
-from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Result, Slot
+from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot
 from switchboard.lanes import AttemptKey as Item
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
@@ -197,7 +197,7 @@ async def _end_attempts(connection: Connection, lanes: LockedLanes, decided: Seq
             if key not in cancels or key in cancelled:
                 ends[key] = ended[2]
     left = await store.leave_lanes(connection, ends)
-    lanes.release([Ended(counted_in, Result(ends[key])) for key, counted_in in left.items()])
+    lanes.release([Ended(counted_in, ends[key]) for key, counted_in in left.items()])
 
 
 def _attempt(item: Decided, slots: dict[AttemptKey, Slot | None]) -> PlannedAttempt:
