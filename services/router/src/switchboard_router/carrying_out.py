@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from switchboard.bus import Outgoing
 from switchboard.ids import MessageId
 from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot
-from switchboard.lanes import AttemptKey as Item
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
 from switchboard.store import messages as store
@@ -188,7 +187,7 @@ def _waits(item: Decided) -> Decided:
 async def _end_attempts(connection: Connection, lanes: LockedLanes, decided: Sequence[Decided]) -> None:
     cancels = {_key(item, item.decision.effects.cancel) for item in decided if item.decision.effects.cancel}
     cancelled = await store.cancel_attempts(connection, cancels)
-    await lanes.withdraw(connection, [Item(*key) for key in cancelled])
+    await lanes.withdraw(connection, list(cancelled))
     ends: dict[AttemptKey, AttemptEnd] = {}
     for item in decided:
         if (ended := item.decision.effects.ended) is not None:
