@@ -24,16 +24,18 @@ from switchboard.embedded import EmbeddedKafka, EmbeddedPostgres, ServerSettings
 from switchboard.store.migrate import migrate
 
 _PREFIX = "switchboard-test-"
+_MEMORY = Path("/dev/shm")
+#: What a run may need; containers often have 64 MB only.
+_MEMORY_BYTES = 3 * 1024**3
+#: A run's log of changes is never read again.
+_SMALL = {"max_wal_size": "256MB"}
 
 
 @pytest.fixture(scope="session")
 def run_folder() -> Iterator[Path]:
     """A folder of this run that every user may enter: pytest's own are closed to PostgreSQL under root."""
     _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    yield from _fresh_folder()
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,7 @@ def postgres_dsn(run_folder: Path, software: Path) -> Iterator[str]:
         with ensure_servers(settings.model_copy(update={"kafka_bootstrap": "unused"})) as servers:
             yield servers.postgres_dsn
         return
-    with EmbeddedPostgres(run_folder / "postgres", software=software, durable=False) as server:
+    with EmbeddedPostgres(run_folder / "postgres", software=software, durable=False, settings=_SMALL) as server:
         yield server.dsn
 
 
@@ -104,7 +106,7 @@ async def database(postgres_dsn: str, _template: tuple[asyncpg.Connection[Any], 
     """A fresh, migrated database, as a DSN. Dropped afterwards, open connections or not."""
     server, template = _template
     name = f"test_{uuid4().hex[:12]}"
-    # Its files are copied: quicker than logging each page of a database this small.
+    # Its files are copied: quicker than logging each page.
     await server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield database_of(postgres_dsn, name)
     await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -113,10 +115,7 @@ async def database(postgres_dsn: str, _template: tuple[asyncpg.Connection[Any], 
 @pytest.fixture
 def own_folder() -> Iterator[Path]:
     """A folder of this test that every user may enter, for servers of its own."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    yield from _fresh_folder()
 
 
 @pytest.fixture
@@ -129,7 +128,7 @@ def own_postgres(own_folder: Path, software: Path) -> Iterator[Callable[..., Emb
 
         def start(**options: Any) -> EmbeddedPostgres:
             folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=own_folder))
-            server = EmbeddedPostgres(folder, software=software, **{"durable": False, **options})
+            server = EmbeddedPostgres(folder, software=software, **{"durable": False, "settings": _SMALL, **options})
             return stack.enter_context(server)
 
         yield start
@@ -155,9 +154,27 @@ def database_of(dsn: str, name: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
 
 
+def _fresh_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_place()))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place() -> Path:
+    """Memory, if there is enough of it and TMPDIR does not say otherwise, else the folder for such things.
+
+    A database is some 600 files: to make them takes 10 ms in memory, and half a second on some disks.
+    """
+    fits = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES
+    if fits and "TMPDIR" not in os.environ:
+        return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
 def _sweep() -> None:
     """Remove folders of runs that were killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in (found for place in {_place(), _MEMORY} for found in place.glob(f"{_PREFIX}*")):
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdigit() and not _is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
