@@ -5,8 +5,8 @@ A record is *waiting* behind its key, *ready*, *in hand* (a handler has it), *se
 not start. Holds outlive an assignment, because the slow call they stand for does.
 
 An assignment of a partition is a `Line`. Revoking drops the line: whatever still refers to it moves nothing. A record
-in hand at that moment keeps its key held until its handler is through, so that this process, should it get the partition
-again, does not start the record a second time beside the first.
+in hand at that moment keeps its key held until its handler is through: should this process get the partition again,
+it does not start the record a second time beside the first.
 """
 
 import heapq

@@ -1,8 +1,8 @@
 """How to reach Kafka and how patient to be. Reading the environment happens in each service's settings."""
 
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from switchboard.bus.policy import RetryLimits
 
@@ -57,6 +57,15 @@ class BusSettings(BaseModel):
     #: So many dead letters within the window stop the process: then the code is broken, not the records.
     dead_letter_limit: int = Field(default=100, ge=1)
     dead_letter_window_seconds: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.heartbeat_interval_ms >= self.session_timeout_ms:
+            raise ValueError("heartbeat_interval_ms must be less than session_timeout_ms")
+        # A member that is still handing over when the group stops waiting is thrown out, and its work done twice.
+        if (self.drain_seconds + self.commit_timeout_seconds) * 1_000 >= self.rebalance_timeout_ms:
+            raise ValueError("rebalance_timeout_ms must be more than drain_seconds and commit_timeout_seconds together")
+        return self
 
     def topic(self, subject: str) -> str:
         """The full name of a topic of this installation, e.g. `switchboard.dead-letters.v1`."""
