@@ -5,7 +5,6 @@ may bring another path. Its key names its lane.
 """
 
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -14,17 +13,9 @@ from msgspec import Struct
 from switchboard.ids import AppId, LaneId
 from switchboard.trigger import Trigger
 
+#: The target type of a webhook to which nothing is sent.
+_DISMISS: Final = "DISMISS"
 _PORTS: Final = {"http": 80, "https": 443}
-
-
-class TargetType(StrEnum):
-    """What a webhook does with its callbacks."""
-
-    HTTP = "HTTP"
-    #: Nothing is sent.
-    DISMISS = "DISMISS"
-    #: The API's old spelling; stored and shown, never sent to.
-    GRPC = "GRPC"
 
 
 class WebhookFacts(Protocol):
@@ -60,7 +51,7 @@ def endpoints_of(trigger: Trigger, webhooks: Iterable[WebhookFacts], callback_ur
     return tuple(
         Endpoint(webhook.id, "")
         for webhook in webhooks
-        if webhook.target_type == TargetType.HTTP and any(_same(asked) == wanted for asked in webhook.triggers)
+        if webhook.target_type != _DISMISS and any(_same(asked) == wanted for asked in webhook.triggers)
     )
 
 
