@@ -1,7 +1,7 @@
 """What the consumption policy promises, on the real broker."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
@@ -440,7 +440,9 @@ async def test_a_thousand_finished_records_bring_the_commit_forward(bus: Bus) ->
     assert await wait_until(committed)
 
 
-async def test_a_static_member_takes_up_its_partitions_without_a_rebalance(bus: Bus) -> None:
+async def test_a_static_member_takes_up_its_partitions_without_a_rebalance(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic, seen = await bus.topic(partitions=4), Seen()
     settings = bus.settings.model_copy(update={"member_ordinal": 0})
     other = await bus.consume(topic, seen, member="other-1")
@@ -449,11 +451,11 @@ async def test_a_static_member_takes_up_its_partitions_without_a_rebalance(bus: 
     revokes: list[object] = []
     forward = other.on_partitions_revoked
 
-    async def on_partitions_revoked(places: object) -> None:
+    async def on_partitions_revoked(places: Iterable[KafkaPartition]) -> None:
         revokes.append(places)
-        await forward(places)  # type: ignore[arg-type]
+        await forward(places)
 
-    other.on_partitions_revoked = on_partitions_revoked  # type: ignore[method-assign]
+    monkeypatch.setattr(other, "on_partitions_revoked", on_partitions_revoked)
     await first.stop()
     await bus.producer.publish(numbered(topic, 40, keys=40))
     again = await bus.consume(topic, seen, settings=settings)
