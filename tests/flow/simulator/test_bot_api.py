@@ -281,10 +281,10 @@ async def test_every_kind_of_message_is_answered_with_its_own_field(
 
 async def test_a_person_who_blocked_the_bot_gets_nothing(simulator: Any) -> None:
     await simulator.send(7, "Before")
-    await simulator.control("PUT", "phones/TELEGRAM/7", blocked=True)
+    await simulator.control("PUT", "phones/TELEGRAM/7", blocked=True, to=str(simulator.bot_id))
 
     answer = await simulator.send(7, "During")
-    await simulator.control("PUT", "phones/TELEGRAM/7", blocked=False)
+    await simulator.control("PUT", "phones/TELEGRAM/7", blocked=False, to=str(simulator.bot_id))
     await simulator.send(7, "After")
 
     assert (answer.status, answer.json["description"]) == (403, "Forbidden: bot was blocked by the user")
@@ -299,12 +299,15 @@ async def test_an_answer_to_a_message_that_is_not_there_is_refused(simulator: An
     assert "message to be replied not found" in answer.json["description"]
 
 
-async def test_nothing_is_accepted_that_cannot_be_put_on_record(simulator: Any) -> None:
-    simulator.world.submissions.close()
-    simulator.world.submissions._descriptor = 1_000_000
+async def test_nothing_is_accepted_that_cannot_be_put_on_record(
+    simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(simulator.world.submissions, "append", full)
 
     answer = await simulator.send(7)
-    simulator.world.submissions._descriptor = None
 
     assert answer.status == 500
     assert simulator.shown(7) == []

@@ -137,16 +137,16 @@ async def test_a_magic_chat_refuses_as_its_table_says(simulator: Any, magic: Any
 
 
 async def test_a_group_that_moved_names_its_new_id(simulator: Any) -> None:
-    answer = await simulator.send(-100_9909)
+    answer = await simulator.send(-100_9944)
 
-    assert answer.json["parameters"] == {"migrate_to_chat_id": -100_99090}
+    assert answer.json["parameters"] == {"migrate_to_chat_id": -100_99440}
 
 
 async def test_a_rule_wins_over_magic(simulator: Any) -> None:
-    await simulator.fault("slow", recipient="7009901", count=1)
+    await simulator.fault("slow", recipient="7009929", count=1)
 
-    assert (await simulator.send(7009901)).status == 200
-    assert (await simulator.send(7009901)).status == 403
+    assert (await simulator.send(7009929)).status == 200
+    assert (await simulator.send(7009929)).status == 403
 
 
 async def test_every_magic_ending_is_told(simulator: Any) -> None:

@@ -23,7 +23,7 @@ async def updates(simulator: Any, count: int) -> list[dict[str, Any]]:
 async def test_a_persons_text_is_posted_with_the_secret_token(simulator: Any) -> None:
     await hook(simulator, secret_token="sesame_1")
 
-    said = await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": str(CHAT)}, text="Hi there")
+    said = await simulator.say(CHAT, "Hi there")
     (update,) = await updates(simulator, 1)
 
     message = update["message"]
@@ -36,7 +36,7 @@ async def test_a_persons_text_is_posted_with_the_secret_token(simulator: Any) ->
 
 async def test_updates_wait_for_a_webhook(simulator: Any) -> None:
     await simulator.send(CHAT)
-    await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": str(CHAT)}, text="Anybody there?")
+    await simulator.say(CHAT, "Anybody there?")
     info = (await simulator.bot("getWebhookInfo")).json["result"]
     assert (info["url"], info["pending_update_count"]) == ("", 1)
 
@@ -52,7 +52,7 @@ async def test_an_update_refused_is_posted_again_in_its_turn(simulator: Any) -> 
     await simulator.control("PUT", "receivers/bot", behaviour=behaviour)
 
     for text in ("one", "two"):
-        await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7"}, text=text)
+        await simulator.say(7, text)
     seen = await updates(simulator, 4)
 
     assert [update["message"]["text"] for update in seen] == ["one", "one", "one", "two"]
@@ -64,7 +64,7 @@ async def test_an_update_refused_is_posted_again_in_its_turn(simulator: Any) -> 
 async def test_a_magic_chats_updates_are_posted_twice(simulator: Any) -> None:
     await hook(simulator)
 
-    await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7009931"}, text="Echo")
+    await simulator.say(7009915, "Echo")
     first, second = await updates(simulator, 2)
 
     assert first == second
@@ -106,7 +106,7 @@ async def test_blocking_and_coming_back_are_told(simulator: Any) -> None:
     await hook(simulator)
 
     for blocked in (True, False):
-        await simulator.control("PUT", "phones/TELEGRAM/7", blocked=blocked)
+        await simulator.control("PUT", "phones/TELEGRAM/7", blocked=blocked, to=str(simulator.bot_id))
     gone, back = await updates(simulator, 2)
 
     assert gone["my_chat_member"]["new_chat_member"]["status"] == "kicked"
@@ -118,9 +118,7 @@ async def test_a_persons_file_can_be_fetched(simulator: Any) -> None:
     content = b"\x89PNG not really"
     media = {"kind": "photo", "name": "me.png", "content_base64": base64.b64encode(content).decode()}
 
-    await simulator.control(
-        "POST", "inbound", channel="TELEGRAM", **{"from": "7"}, media={**media, "content_type": "image/png"}
-    )
+    await simulator.say(7, media={**media, "content_type": "image/png"})
     (update,) = await updates(simulator, 1)
     largest = update["message"]["photo"][-1]
     file = (await simulator.bot("getFile", file_id=largest["file_id"])).json["result"]
@@ -134,8 +132,7 @@ async def test_an_answer_quotes_the_message_it_answers(simulator: Any) -> None:
     sent = await simulator.send(7, "What time?")
     number = sent.json["result"]["message_id"]
 
-    order = {"channel": "TELEGRAM", "from": "7", "text": "At six", "reply_to": str(number)}
-    await simulator.control("POST", "inbound", **order)
+    await simulator.say(7, "At six", reply_to=str(number))
     (update,) = await updates(simulator, 1)
 
     quoted = update["message"]["reply_to_message"]
@@ -145,7 +142,7 @@ async def test_an_answer_quotes_the_message_it_answers(simulator: Any) -> None:
 async def test_only_the_kinds_asked_for_are_posted(simulator: Any) -> None:
     await hook(simulator, allowed_updates=["callback_query"])
 
-    answer = await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7"}, text="Hi")
+    answer = await simulator.say(7, "Hi")
 
     assert answer.status == 409
     assert (await simulator.bot("getWebhookInfo")).json["result"]["pending_update_count"] == 0
@@ -155,19 +152,20 @@ async def test_a_deleted_webhook_gets_nothing_more(simulator: Any) -> None:
     await hook(simulator)
     await simulator.bot("deleteWebhook")
 
-    await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7"}, text="Hi")
+    await simulator.say(7, "Hi")
     info = (await simulator.bot("getWebhookInfo")).json["result"]
 
     assert (info["url"], info["pending_update_count"]) == ("", 1)
 
 
-async def test_with_two_bots_a_person_must_say_which(simulator: Any) -> None:
-    for token in ("1:token_of_one", "2:token_of_two"):
-        await simulator.bot("getMe", token=token)
+async def test_with_two_bots_a_person_must_say_which(simulated: Any) -> None:
+    async with simulated() as simulator:
+        for token in ("1:token_of_one", "2:token_of_two"):
+            await simulator.bot("getMe", token=token)
+        order = {"channel": "TELEGRAM", "from": "7", "text": "Hi"}
 
-    unclear = await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7"}, text="Hi")
-    clear = await simulator.control("POST", "inbound", channel="TELEGRAM", **{"from": "7"}, text="Hi", to="2")
+        unclear = await simulator.control("POST", "inbound", **order)
+        clear = await simulator.control("POST", "inbound", **order, to="2")
 
-    assert (unclear.status, clear.status) == (409, 200)
-    pending = {bot.id: len(bot.pending) for bot in simulator.world.bots}
-    assert pending == {1: 0, 2: 1}
+        assert (unclear.status, clear.status) == (409, 200)
+        assert {bot.id: len(bot.pending) for bot in simulator.world.bots} == {1: 0, 2: 1}

@@ -4,6 +4,8 @@ Cutting needs the connection itself, which ASGI does not show: `OpenConnection` 
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _EXTENSION = "switchboard.connection"
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class OpenConnection(HttpToolsProtocol):
@@ -29,6 +32,8 @@ class Cut(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Abort and wait until the server knows that nobody is there."""
         transport: asyncio.Transport = scope["extensions"][_EXTENSION]["transport"]
+        # Without lingering, closing sends a reset instead of an orderly end.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         transport.abort()
         await _gone(receive)
 

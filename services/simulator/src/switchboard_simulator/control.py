@@ -19,6 +19,8 @@ from switchboard_simulator.body import TooLarge, read_body
 from switchboard_simulator.faults import Fault, FaultRule
 from switchboard_simulator.feed import Fact
 from switchboard_simulator.receiver.behaviour import Behaviour
+from switchboard_simulator.smsc.centre import NobodyBound, UnknownMessage
+from switchboard_simulator.smsc.screen import CHANNEL as SMS
 from switchboard_simulator.telegram.people import CHANNEL as TELEGRAM
 from switchboard_simulator.telegram.people import CannotDo, Spoken
 from switchboard_simulator.world import World
@@ -89,6 +91,16 @@ class PressOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     button: str
 
 
+class ReceiptOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /control/receipts`: the SMSC reports on a message it took, whatever it reported before."""
+
+    provider_id: str
+    #: The word of the receipt's text form: DELIVRD, UNDELIV, EXPIRED, REJECTD …
+    state: str = "DELIVRD"
+    #: The vendor's error number, as the receipt spells it.
+    error: str = "000"
+
+
 class PhoneOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PUT /control/phones/{channel}/{recipient}`."""
 
@@ -123,6 +135,7 @@ class Control:
             ("DELETE", "/control/faults/{id}", self._remove_fault),
             ("POST", "/control/inbound", self._inbound),
             ("POST", "/control/press", self._press),
+            ("POST", "/control/receipts", self._receipt),
             ("GET", "/control/phones", self._phones),
             ("GET", "/control/phones/{channel}/{recipient}", self._phone),
             ("PUT", "/control/phones/{channel}/{recipient}", self._set_phone),
@@ -171,7 +184,7 @@ class Control:
         if order.channel not in self._world.channels:
             raise ControlError(400, f"channel is expected to be one of {', '.join(self._world.channels)}")
         fault = msgspec.convert(details, Fault)
-        return _json(self._world.add_fault(FaultRule(fault=fault, **rule)))
+        return _json(self._world.faults.add(FaultRule(fault=fault, **rule)))
 
     async def _clear_faults(self, _: Request) -> Response:
         self._world.faults.clear()
@@ -187,6 +200,10 @@ class Control:
         if order.channel == TELEGRAM:
             message_id = self._world.people.say(_chat(order.sender), _spoken(order), order.to)
             return _json({"message_id": str(message_id)})
+        if order.channel == SMS:
+            if not order.to:
+                raise ControlError(400, "on SMS `to` is expected: the number the person writes to")
+            return _json({"message_id": self._world.smsc.say(order.sender, order.to, order.text)})
         raise ControlError(400, f"channel is expected to be one of {', '.join(self._world.channels)}")
 
     async def _press(self, request: Request) -> Response:
@@ -194,6 +211,11 @@ class Control:
         if order.channel != TELEGRAM:
             raise ControlError(400, "only messages on TELEGRAM have buttons")
         self._world.people.press(_chat(order.recipient), order.message_id, order.button)
+        return _json({})
+
+    async def _receipt(self, request: Request) -> Response:
+        order = await _read(request, ReceiptOrder)
+        self._world.smsc.report(order.provider_id, order.state, order.error)
         return _json({})
 
     async def _phones(self, request: Request) -> Response:
@@ -255,8 +277,10 @@ def _answering(handler: Handler) -> Handler:
             return await handler(request)
         except ControlError as error:
             return _error(error.status, str(error))
-        except CannotDo as error:
+        except (CannotDo, NobodyBound) as error:
             return _error(409, str(error))
+        except UnknownMessage as error:
+            return _error(404, str(error))
         except (msgspec.ValidationError, ValueError) as error:
             return _error(400, str(error))
 

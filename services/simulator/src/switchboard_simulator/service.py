@@ -44,6 +44,7 @@ async def running(settings: SimulatorSettings) -> AsyncIterator[World]:
     world = World(settings)
     listener = _listen(settings.host, settings.port)
     try:
+        await world.start()
         world.ports["http"] = listener.getsockname()[1]
         server = _Server(
             uvicorn.Config(

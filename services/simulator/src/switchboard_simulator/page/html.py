@@ -150,7 +150,8 @@ def message_row(phone: Phone, message: PhoneMessage) -> str:
     state = "" if message.state == "delivered" else f' <b class="state">{escape(message.state)}</b>'
     who = f"From {message.peer}" if message.incoming else f"To {message.peer}"
     return (
-        f'<div class="message {side}" id="{escape(message_id(phone, message))}" data-message="{escape(message.id)}">'
+        f'<div class="message {side}" id="{escape(message_id(phone, message))}" data-message="{escape(message.id)}"'
+        f' data-peer="{escape(message.peer)}">'
         f'<div class="bubble">{"".join(parts)}</div>{buttons}'
         f'<p class="meta">{escape(who)} · {_time(message.at)}{state}</p></div>'
     )

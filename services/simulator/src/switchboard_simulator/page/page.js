@@ -93,8 +93,11 @@ document.addEventListener("submit", (event) => {
       document.getElementById("fault-said").textContent = "In force.";
       return;
     } else {
-      const { channel, recipient } = form.closest(".phone").dataset;
-      await order("POST", "/control/inbound", { channel, from: recipient, text: fields.text });
+      const phone = form.closest(".phone");
+      const { channel, recipient } = phone.dataset;
+      const peers = phone.querySelectorAll(".message");
+      const to = peers.length ? peers[peers.length - 1].dataset.peer : "";
+      await order("POST", "/control/inbound", { channel, from: recipient, to, text: fields.text });
     }
     form.reset();
     if (form.elements.text) form.elements.text.focus();

@@ -15,7 +15,7 @@ from switchboard_simulator.faults import Fault, FaultBook, FaultKind
 from switchboard_simulator.journal import Journal, Submission
 from switchboard_simulator.telegram.bots import Bot, Bots
 from switchboard_simulator.telegram.files import Files
-from switchboard_simulator.telegram.magic import MagicChats
+from switchboard_simulator.telegram.magic import TEN_TIMES, MagicChats
 from switchboard_simulator.telegram.methods import (
     SENDING_METHODS,
     Fields,
@@ -215,7 +215,7 @@ def _refused(fault: Fault, recipient: str) -> Refused:
     code = fault.code or (500 if fault.kind is FaultKind.SERVER_ERROR else 400)
     description = fault.description or PREFIXES.get(code, "Error")
     migrate_to = fault.migrate_to
-    if migrate_to == -1:
+    if migrate_to == TEN_TIMES:
         migrate_to = -abs(int(recipient)) * 10
     retry_after = fault.retry_after_seconds if code == 429 else None
     return Refused(code, description, retry_after=retry_after, migrate_to=migrate_to)

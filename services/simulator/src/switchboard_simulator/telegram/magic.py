@@ -1,7 +1,7 @@
 """Magic chats: a chat id that ends in 99 and two digits always misbehaves in the same way.
 
-`7000009912` is throttled whoever asks; so is any other id ending in 9912. One table, shown by `GET /control/magic`
-and in `docs/reference/simulator.md`.
+`7000009908` is throttled whoever asks; so is any other id ending in 9908. Endings that mean the same on SMS are the
+same there (`smsc/magic.py`). One table, shown by `GET /control/magic` and in `docs/reference/simulator.md`.
 """
 
 from collections import OrderedDict
@@ -28,35 +28,37 @@ def _refusal(code: int, description: str) -> Fault:
     return Fault(kind=_K.REJECT, code=code, description=description)
 
 
+#: Stands for ten times the chat's own id, below zero, in `migrate_to`.
+TEN_TIMES: Final = -1
+
 MAGIC: Final[tuple[Magic, ...]] = (
-    Magic("9901", "403: the person has blocked the bot", _refusal(403, "Forbidden: bot was blocked by the user")),
-    Magic("9902", "400: there is no such chat", _refusal(400, "Bad Request: chat not found")),
-    Magic("9903", "403: the person's account is gone", _refusal(403, "Forbidden: user is deactivated")),
-    Magic("9904", "403: the person never started the bot",
+    Magic("9901", "400: there is no such chat", _refusal(400, "Bad Request: chat not found")),
+    Magic("9902", "403: the person never started the bot",
           _refusal(403, "Forbidden: bot can't initiate conversation with a user")),
-    Magic("9905", "400: the media link cannot be fetched",
+    Magic("9903", "401: the token is refused", _refusal(401, "Unauthorized")),
+    Magic("9904", "500 once, then taken", Fault(kind=_K.SERVER_ERROR, code=500), first_only=True),
+    Magic("9905", "500, always", Fault(kind=_K.SERVER_ERROR, code=500)),
+    Magic("9906", "429 (retry after 1 s) once, then taken", Fault(kind=_K.THROTTLE), first_only=True),
+    Magic("9907", "502 once, then taken", Fault(kind=_K.SERVER_ERROR, code=502), first_only=True),
+    Magic("9908", "429 (retry after 1 s), always", Fault(kind=_K.THROTTLE)),
+    Magic("9909", "not taken, no answer", Fault(kind=_K.TIMEOUT_BEFORE_ACCEPT)),
+    Magic("9910", "taken and shown, no answer", Fault(kind=_K.TIMEOUT_AFTER_ACCEPT)),
+    Magic("9912", "not taken, connection cut", Fault(kind=_K.CUT_BEFORE_ACCEPT)),
+    Magic("9913", "taken and shown, connection cut", Fault(kind=_K.CUT_AFTER_ACCEPT)),
+    Magic("9914", "taken, but the phone never shows it", Fault(kind=_K.SILENCE)),
+    Magic("9915", "taken; every update from this chat is posted twice", Fault(kind=_K.DUPLICATE)),
+    Magic("9927", "answered after 2 s", Fault(kind=_K.SLOW, delay_seconds=2)),
+    Magic("9928", "taken, the answer is a proxy's HTML page", Fault(kind=_K.GARBAGE)),
+    Magic("9929", "403: the person has blocked the bot", _refusal(403, "Forbidden: bot was blocked by the user")),
+    Magic("9940", "403: the person's account is gone", _refusal(403, "Forbidden: user is deactivated")),
+    Magic("9941", "400: the media link cannot be fetched",
           _refusal(400, "Bad Request: failed to get HTTP URL content")),
-    Magic("9906", "400: the media is of a wrong type",
+    Magic("9942", "400: the media is of a wrong type",
           _refusal(400, "Bad Request: wrong type of the web page content")),
-    Magic("9907", "413: the media is too large",
-          _refusal(413, "Request Entity Too Large")),
-    Magic("9908", "401: the token is refused", _refusal(401, "Unauthorized")),
-    Magic("9909", "400: the group became a supergroup with ten times the id",
-          Fault(kind=_K.REJECT, code=400, migrate_to=-1,
+    Magic("9943", "413: the media is too large", _refusal(413, "Request Entity Too Large")),
+    Magic("9944", "400: the group became a supergroup with ten times the id",
+          Fault(kind=_K.REJECT, code=400, migrate_to=TEN_TIMES,
                 description="Bad Request: group chat was upgraded to a supergroup chat")),
-    Magic("9910", "500 always", Fault(kind=_K.SERVER_ERROR, code=500)),
-    Magic("9911", "500 for the first try of a text, then accepted", Fault(kind=_K.SERVER_ERROR, code=500), True),
-    Magic("9912", "429 always, retry after 1 s", Fault(kind=_K.THROTTLE)),
-    Magic("9913", "429 for the first try of a text, then accepted", Fault(kind=_K.THROTTLE), True),
-    Magic("9914", "502 for the first try of a text, then accepted", Fault(kind=_K.SERVER_ERROR, code=502), True),
-    Magic("9920", "not accepted, no answer", Fault(kind=_K.TIMEOUT_BEFORE_ACCEPT)),
-    Magic("9921", "accepted, no answer", Fault(kind=_K.TIMEOUT_AFTER_ACCEPT)),
-    Magic("9922", "not accepted, connection reset", Fault(kind=_K.CUT_BEFORE_ACCEPT)),
-    Magic("9923", "accepted, connection reset", Fault(kind=_K.CUT_AFTER_ACCEPT)),
-    Magic("9924", "accepted, answered after 2 s", Fault(kind=_K.SLOW, delay_seconds=2)),
-    Magic("9925", "accepted, answered with a proxy's HTML page", Fault(kind=_K.GARBAGE)),
-    Magic("9930", "accepted and answered, but the phone never shows it", Fault(kind=_K.SILENCE)),
-    Magic("9931", "accepted; every update from this chat is posted twice", Fault(kind=_K.DUPLICATE)),
 )  # fmt: skip
 
 _BY_ENDING: Final = {magic.ending: magic for magic in MAGIC}
