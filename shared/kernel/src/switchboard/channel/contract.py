@@ -259,3 +259,12 @@ class SessionAdapter(Protocol):
     def session(self, account: Account, host: SessionHost, lease: BindLease) -> Session:
         """Make one session. Nothing happens before `run`. Raises NotConfigured."""
         ...
+
+
+@runtime_checkable
+class PutsTogether(Protocol):
+    """A connection channel that can make something of a long message whose last parts never came."""
+
+    def put_together(self, parts: Sequence[InboundPart], account: Account) -> Fact:
+        """The fact to publish of the parts that are there. Raises NotConfigured."""
+        ...
