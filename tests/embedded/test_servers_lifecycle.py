@@ -32,6 +32,7 @@ from switchboard.embedded import (
     ensure_servers,
 )
 from switchboard.embedded.folder import require_traversable
+from switchboard.embedded.kafka import cluster_id
 from switchboard.testing import wait_until
 from switchboard.testing.process import is_gone
 
@@ -126,6 +127,13 @@ async def test_kafka_keeps_its_records_over_stop_kill_and_start(own_folder: Path
 
         assert second.bootstrap == bootstrap
         assert await read(bootstrap, "kept", 1) == [b"one"]
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    identifiers = [cluster_id(bytes([first]) + bytes(15)) for first in range(256)]
+
+    assert all(identifier[0].isalpha() for identifier in identifiers)
+    assert {len(identifier) for identifier in identifiers} == {22}
 
 
 async def test_a_test_may_have_a_kafka_of_its_own(own_kafka: StartKafka) -> None:

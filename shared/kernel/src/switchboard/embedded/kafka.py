@@ -118,9 +118,8 @@ class EmbeddedKafka(EmbeddedServer):
         with telling_folder(self.folder):
             shutil.rmtree(unfinished, ignore_errors=True)
             self._write_properties(unfinished, port=free_port())
-        cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         run_tool(
-            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", PROPERTIES),
+            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id(), "-c", PROPERTIES),
             folder=self.folder,
             environment=server_environment(),
             keep_open=(lock.descriptor,),
@@ -184,6 +183,13 @@ class EmbeddedKafka(EmbeddedServer):
         }
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())
         (self.folder / PROPERTIES).write_text(lines)
+
+
+def cluster_id(random_bytes: bytes | None = None) -> str:
+    """A new id for a cluster: 16 bytes in base64, the form Kafka wants."""
+    first, *rest = random_bytes or secrets.token_bytes(16)
+    # The half of the alphabet without "-": Kafka's own tool takes an id that begins with it for an option.
+    return urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
 
 
 def java() -> Path:
