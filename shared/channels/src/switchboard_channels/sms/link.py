@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final, NewType, cast
 
 from msgspec import Struct
@@ -44,7 +45,8 @@ MAX_WAITING: Final = 1_000
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
-Sequence = NewType("Sequence", int)
+#: sequence_number of a request of the peer.
+SequenceNumber = NewType("SequenceNumber", int)
 
 
 class LinkTimes(Struct, frozen=True):
@@ -123,17 +125,17 @@ class Pace:
 
 
 class _Waiting:
-    __slots__ = ("answer", "pdu", "sequence", "written_at")
+    __slots__ = ("answer", "deadline", "pdu", "sequence", "written_at")
 
-    def __init__(self, sequence: int, pdu: bytes, answer: "asyncio.Future[Answer]") -> None:
-        self.sequence, self.pdu, self.answer = sequence, pdu, answer
+    def __init__(self, sequence: int, pdu: bytes, deadline: float, answer: "asyncio.Future[Answer]") -> None:
+        self.sequence, self.pdu, self.deadline, self.answer = sequence, pdu, deadline, answer
         self.written_at = 0.0
 
 
 class Link(asyncio.Protocol):
     """One connection to an SMSC. Made by `connect`."""
 
-    def __init__(self, times: LinkTimes, on_delivery: Callable[["Link", Sequence, DeliverSm | DataSm], None]):
+    def __init__(self, times: LinkTimes, on_delivery: Callable[["Link", SequenceNumber, DeliverSm | DataSm], None]):
         self._times = times
         self._on_delivery = on_delivery
         self._loop = asyncio.get_running_loop()
@@ -195,13 +197,13 @@ class Link(asyncio.Protocol):
             room = min(room, int(self._pace.available(self._loop.time())))
         return max(0, room)
 
-    def submit(self, body: SubmitSm) -> "asyncio.Future[Answer]":
-        """Write a submit when its turn comes. The future always gets an answer; it never fails.
+    def submit(self, body: SubmitSm, deadline: float = inf) -> "asyncio.Future[Answer]":
+        """Write a submit when its turn comes, by the loop's clock not after `deadline`.
 
-        Raises UnwritableValue when a field does not fit.
+        The future always gets an answer; it never fails. Raises UnwritableValue when a field does not fit.
         """
         sequence = self._next_sequence()
-        waiting = _Waiting(sequence, encode(body, sequence), self._loop.create_future())
+        waiting = _Waiting(sequence, encode(body, sequence), deadline, self._loop.create_future())
         if not self.is_bound or self._leaving:
             waiting.answer.set_result(NotWritten("not bound"))
         elif len(self._waiting) >= MAX_WAITING:
@@ -212,16 +214,7 @@ class Link(asyncio.Protocol):
             self._pump()
         return waiting.answer
 
-    def give_up(self, answer: "asyncio.Future[Answer]", why: str) -> None:
-        """Take back a submit that still waits; one that was written stays until its answer or timeout."""
-        for waiting in self._waiting:
-            if waiting.answer is answer:
-                self._waiting.remove(waiting)
-                _settle(waiting, NotWritten(why))
-                self._note_drained()
-                return
-
-    def reply(self, sequence: Sequence, body: DeliverSmResp | DataSmResp, status: int = 0) -> None:
+    def reply(self, sequence: SequenceNumber, body: DeliverSmResp | DataSmResp, status: int = 0) -> None:
         """Answer a delivery. On a connection that is gone, nothing happens: the peer delivers again."""
         if not self.closed.is_set():
             self._write(encode(body, sequence, status))
@@ -302,7 +295,7 @@ class Link(asyncio.Protocol):
             case SubmitSmResp(message_id=message_id):
                 self._on_answer(frame.sequence, frame.status, message_id)
             case DeliverSm() | DataSm() as delivery:
-                self._on_delivery(self, Sequence(frame.sequence), delivery)
+                self._on_delivery(self, SequenceNumber(frame.sequence), delivery)
             case EnquireLink():
                 self._write(encode(EnquireLinkResp(), frame.sequence))
             case EnquireLinkResp():
@@ -387,6 +380,9 @@ class Link(asyncio.Protocol):
             if waiting.answer.done():
                 # Whoever asked is gone; nothing was written, so nothing is lost.
                 continue
+            if now >= waiting.deadline:
+                _settle(waiting, NotWritten("its turn did not come in time"))
+                continue
             if pace is not None:
                 pace.take()
             waiting.written_at = now
@@ -410,6 +406,9 @@ class Link(asyncio.Protocol):
                 break
             del self._unanswered[oldest.sequence]
             _settle(oldest, Unanswered("no answer in time"))
+        for waiting in [waiting for waiting in self._waiting if now >= waiting.deadline]:
+            self._waiting.remove(waiting)
+            _settle(waiting, NotWritten("its turn did not come in time"))
         self._note_drained()
         self._pump()
         if self._enquired_at is not None and now - self._enquired_at >= times.enquire_timeout_seconds:
@@ -460,7 +459,7 @@ async def connect(
     host: str,
     port: int,
     times: LinkTimes,
-    on_delivery: Callable[[Link, Sequence, DeliverSm | DataSm], None],
+    on_delivery: Callable[[Link, SequenceNumber, DeliverSm | DataSm], None],
     *,
     tls: ssl.SSLContext | None = None,
 ) -> Link:

@@ -9,7 +9,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -38,7 +38,7 @@ from switchboard_channels.sms.link import (
     BindRefused,
     Link,
     NotWritten,
-    Sequence,
+    SequenceNumber,
     Unanswered,
     connect,
 )
@@ -81,7 +81,7 @@ class _Heard:
     __slots__ = ("body", "delivery", "link", "received_at", "sequence")
 
     def __init__(
-        self, link: Link, sequence: Sequence, body: DeliverSm | DataSm, delivery: Delivery, now: datetime
+        self, link: Link, sequence: SequenceNumber, body: DeliverSm | DataSm, delivery: Delivery, now: datetime
     ) -> None:
         self.link, self.sequence, self.body, self.delivery, self.received_at = (
             link, sequence, body, delivery, now,
@@ -122,6 +122,7 @@ class SmppSession:
         self._heard: deque[_Heard] = deque()
         self._hears = asyncio.Event()
         self._refused_with = 0
+        self._ended = False
         self._sends_reference = settings.user_message_reference
         #: Answers to submits that had been given up: their ids are lost to the outcome.
         self.late_answers = 0
@@ -141,6 +142,9 @@ class SmppSession:
                 failures = 0 if lasted > self._settings.longest_reconnect_seconds else failures + 1
                 await self._unless_lost(asyncio.sleep(pause))
         finally:
+            self._ended = True
+            # Whoever waits for a bind learns that none will come.
+            self._bound.set()
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
 
@@ -162,8 +166,8 @@ class SmppSession:
                 return settings.enquire_interval_seconds
         except (OSError, TimeoutError) as error:
             log.warning("SMSC account %s: no connection: %s", self._key, type(error).__name__)
-        pause = min(settings.longest_reconnect_seconds, settings.first_reconnect_seconds * 2 ** min(failures, 20))
-        return pause * random.uniform(0.5, 1.0)
+        longest, first = settings.longest_reconnect_seconds, settings.first_reconnect_seconds
+        return min(longest, first * 2.0 ** min(failures, 20)) * random.uniform(0.5, 1.0)
 
     async def _open(self) -> tuple[Link, ...]:
         """Connect and bind: one link, or a transmitter and a receiver."""
@@ -232,7 +236,7 @@ class SmppSession:
     @property
     def is_bound(self) -> bool:
         """Whether it can send now."""
-        return self._bound.is_set() and all(link.is_bound for link in self._links)
+        return bool(self._links) and all(link.is_bound for link in self._links)
 
     @property
     def free_slots(self) -> int:
@@ -282,16 +286,19 @@ class SmppSession:
         again while there is time: the person already has the beginning. The first part never does: the router
         decides.
         """
+        loop = asyncio.get_running_loop()
         while True:
             answer = await self._submit_once(part, deadline)
             if is_first or not _may_go_again(answer):
                 return answer
             try:
                 async with asyncio.timeout_at(deadline):
+                    # The link that just ended is still ours until the loop has come round.
+                    await asyncio.sleep(0)
                     await self._bound.wait()
-                    if isinstance(answer, Answered):
-                        await asyncio.sleep(answer.pause_seconds)
             except TimeoutError:
+                return answer
+            if self._ended or loop.time() >= deadline:
                 return answer
 
     async def _submit_once(self, part: SubmitSm, deadline: float) -> Answer:
@@ -300,7 +307,7 @@ class SmppSession:
         link = self._links[0]
         if not self._sends_reference:
             part = _without_reference(part)
-        answer = await _answer_of(link, part, deadline)
+        answer = await link.submit(part, deadline)
         if (
             isinstance(answer, Answered)
             and answer.status in _TLV_REFUSALS
@@ -310,7 +317,7 @@ class SmppSession:
             # Some SMSCs take no optional parameters. It was refused, so going once more without is no second try.
             log.warning("SMSC account %s: refuses user_message_reference; sending without", self._key)
             self._sends_reference = False
-            return await _answer_of(link, _without_reference(part), deadline)
+            return await link.submit(_without_reference(part), deadline)
         return answer
 
     def _end(self, answer: Answer, ids: tuple[str, ...]) -> Outcome:
@@ -330,7 +337,7 @@ class SmppSession:
 
     # -- hearing
 
-    def _on_delivery(self, link: Link, sequence: Sequence, body: DeliverSm | DataSm) -> None:
+    def _on_delivery(self, link: Link, sequence: SequenceNumber, body: DeliverSm | DataSm) -> None:
         now = self._now()
         heard = _Heard(link, sequence, body, self._deliveries.name(body, link.closed, now), now)
         if len(self._heard) >= MAX_HEARD:
@@ -377,19 +384,6 @@ class SmppSession:
                 await self._host.receive(facts)
 
 
-async def _answer_of(link: Link, part: SubmitSm, deadline: float) -> Answer:
-    """Submit and wait. A submit still waiting for the window at the deadline is taken back, never written."""
-    future = link.submit(part)
-    if not future.done():
-        loop = asyncio.get_running_loop()
-        timer = loop.call_at(deadline, link.give_up, future, "its turn did not come in time")
-        try:
-            return await future
-        finally:
-            timer.cancel()
-    return future.result()
-
-
 def _may_go_again(answer: Answer) -> bool:
     match answer:
         case NotWritten():
@@ -417,7 +411,7 @@ def _exchange(operation: str, answer: Answer, started_at: datetime, finished_at:
             return Exchange(operation, "not written", started_at, finished_at, why)
 
 
-async def _first(tasks: list["asyncio.Task[bool]"]) -> None:
+async def _first(tasks: Sequence["asyncio.Task[Any]"]) -> None:
     """Wait for the first of some tasks and end the others."""
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
