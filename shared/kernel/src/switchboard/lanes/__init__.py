@@ -1,7 +1,7 @@
 """Lanes: one durable way to wait, with a rate, a bound and a gate (DESIGN 6).
 
 - The router plans with `lock_lanes` (or `reserve` and `release` where a transaction needs only one of them) and
-  runs a `Drainer`.
+  runs a `switchboard.lanes.drainer.Drainer`.
 - callback-delivery locks its endpoint lanes with `lock_lanes` too, and works on them with `switchboard.lanes.endpoint`.
 - Operators list, pause, resume and purge with `switchboard.lanes.operate`.
 """
