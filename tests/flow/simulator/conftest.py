@@ -1,4 +1,4 @@
-"""One simulator for all these tests, new in each by a reset and a bot of its own; and a client that speaks HTTP to it."""
+"""One simulator for all these tests, new in each by a reset and a bot of its own, and a client that calls it."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,7 +15,6 @@ from switchboard_simulator.journal import read_lines
 from switchboard_simulator.service import running
 from switchboard_simulator.settings import SimulatorSettings
 from switchboard_simulator.world import World
-
 
 _SUBMISSIONS = "submissions.jsonl"
 _CALLBACKS = "callbacks.jsonl"
@@ -58,9 +57,7 @@ class Caller:
     async def bot(self, method: str, token: str | None = None, **fields: Any) -> Answer:
         """One call of the Bot API with a JSON body."""
         headers = {"content-type": "application/json"}
-        return await self.request(
-            "POST", f"/bot{token or self.token}/{method}", msgspec.json.encode(fields), headers
-        )
+        return await self.request("POST", f"/bot{token or self.token}/{method}", msgspec.json.encode(fields), headers)
 
     async def send(self, chat_id: int | str, text: str = "Hello") -> Answer:
         return await self.bot("sendMessage", chat_id=chat_id, text=text)

@@ -55,7 +55,9 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "4097 characters": ("sendMessage", {"chat_id": 7, "text": "x" * 4097}, "message is too long"),
     "2049 emoji, two units each": ("sendMessage", {"chat_id": 7, "text": "😀" * 2049}, "message is too long"),
-    "an unknown parse mode": ("sendMessage", {"chat_id": 7, "text": "x", "parse_mode": "RTF"}, "unsupported parse_mode"),
+    "an unknown parse mode": (
+        "sendMessage", {"chat_id": 7, "text": "x", "parse_mode": "RTF"}, "unsupported parse_mode",
+    ),
     "a tag left open": (
         "sendMessage", {"chat_id": 7, "text": "<b>x", "parse_mode": "HTML"}, "can't parse entities",
     ),
@@ -198,9 +200,7 @@ async def test_the_limit_of_a_text_counts_after_its_markup(simulator: Any) -> No
     ids=["json", "form", "multipart"],
 )
 async def test_a_call_may_be_json_a_form_or_multipart(simulator: Any, content_type: str, body: bytes) -> None:
-    answer = await simulator.request(
-        "POST", f"/bot{simulator.token}/sendMessage", body, {"content-type": content_type}
-    )
+    answer = await simulator.request("POST", f"/bot{simulator.token}/sendMessage", body, {"content-type": content_type})
 
     assert answer.status == 200
     assert simulator.shown(7) == ["Hi å"]
