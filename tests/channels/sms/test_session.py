@@ -540,15 +540,17 @@ async def test_the_session_comes_back_after_the_smsc_unbound_it(field: Ground) -
 
 
 async def test_wrong_credentials_are_an_alarm_and_not_hammered(tmp_path: Path) -> None:
-    async with ground(tmp_path, logins={"switchboard": Login("other")}) as field:
-        async with session(account(field.smsc.port), wait_for_bind=False) as sms:
-            await wait_until(lambda: sms._refused_with)
-            result = await sms.send(attempt())
+    async with (
+        ground(tmp_path, logins={"switchboard": Login("other")}) as field,
+        session(account(field.smsc.port), wait_for_bind=False) as sms,
+    ):
+        await wait_until(lambda: sms._refused_with)
+        result = await sms.send(attempt())
 
-            assert isinstance(result.outcome, Rejected)
-            assert result.outcome.misconfigured
-            assert result.outcome.reason.code is ReasonCode.CHANNEL_BAD_CONFIGURATION
-            assert field.smsc.peers == []
+        assert isinstance(result.outcome, Rejected)
+        assert result.outcome.misconfigured
+        assert result.outcome.reason.code is ReasonCode.CHANNEL_BAD_CONFIGURATION
+        await wait_until(lambda: field.smsc.peers == [])
 
 
 @pytest.mark.parametrize(

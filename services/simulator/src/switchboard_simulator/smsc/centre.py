@@ -257,6 +257,9 @@ class Smsc:
 
     # -- what connections ask
 
+    def on_connected(self, peer: Peer) -> None:
+        self.peers.append(peer)
+
     def on_bind(self, peer: Peer, bind: Bind) -> int:
         if self.refuse_binds_with:
             return self.refuse_binds_with
@@ -532,13 +535,11 @@ class Smsc:
 
     def _peer(self) -> Peer:
         settings = self._settings
-        peer = Peer(
+        return Peer(
             self,
             delivery_window=settings.delivery_window,
             answer_timeout_seconds=settings.delivery_timeout_seconds,
         )
-        self.peers.append(peer)
-        return peer
 
     def _next_number(self) -> int:
         self._number += 1

@@ -49,6 +49,10 @@ _BIND_ANSWERS = {
 class Centre(Protocol):
     """What a connection asks of the SMSC behind it."""
 
+    def on_connected(self, peer: "Peer") -> None:
+        """The connection stands, TLS included."""
+        ...
+
     def on_bind(self, peer: "Peer", bind: Bind) -> int:
         """Let the peer in, or say with a command_status why not."""
         ...
@@ -144,6 +148,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._centre.on_connected(self)
 
     def data_received(self, data: bytes) -> None:
         for item in self._stream.feed(data):
