@@ -337,6 +337,7 @@ async def test_a_commit_after_a_rebalance_ends_nothing_and_loses_nothing(
 
     async def fails_twice(offsets: object) -> None:
         nonlocal failures
+        assert "broker" not in consumer.state.waiting, "the broker has answered"
         if failures < 2:
             failures += 1
             raise error("the group has rebalanced")

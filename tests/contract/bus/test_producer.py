@@ -69,6 +69,16 @@ async def test_many_single_sends_at_once_share_requests(bus: Bus) -> None:
     assert len(await bus.everything(topic)) == 200
 
 
+async def test_many_batches_for_one_partition_at_once_all_find_their_place(bus: Bus) -> None:
+    topic = await bus.topic(partitions=1)
+
+    await asyncio.gather(
+        *(bus.producer.publish(numbered(topic, 10, keys=1, start=10 * n), timeout_seconds=30) for n in range(300))
+    )
+
+    assert [int(record.value) for record in await bus.everything(topic)] == list(range(3_000))
+
+
 async def test_nothing_is_sent_when_one_message_is_too_large(bus: Bus) -> None:
     topic = await bus.topic()
     large = Outgoing(topic, b"k", b"x" * bus.settings.max_message_bytes)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -65,6 +66,8 @@ class Producer:
         self._client: AIOKafkaProducer | None = None
         self._opening: asyncio.Task[AIOKafkaProducer] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        # One batch at a time waits for its place in a partition: aiokafka counts the wait of several many times over.
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._silences = 0
         self._running = False
 
@@ -219,8 +222,8 @@ class Producer:
                 inside.append(index)
             await self._send_batch(client, batch, topic, partition, inside, sent)
 
-    @staticmethod
     async def _send_batch(
+        self,
         client: AIOKafkaProducer,
         batch: Any,
         topic: str,
@@ -230,7 +233,8 @@ class Producer:
     ) -> None:
         # Closed, it does not linger, and no single send slips into it.
         batch.close()
-        future = await client.send_batch(batch, topic, partition=partition)
+        async with self._turns[topic, partition]:
+            future = await client.send_batch(batch, topic, partition=partition)
         future.add_done_callback(_forget)
         sent.append((future, inside))
 

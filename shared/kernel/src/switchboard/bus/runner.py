@@ -163,7 +163,6 @@ class Runner:
         except (Exception, asyncio.CancelledError) as error:
             if self._is_stopped() and isinstance(error, asyncio.CancelledError):
                 raise
-            _stay_uncancelled()
             if isinstance(error, BadRecords) and not isinstance(handle, InSlots):
                 self._failed_apart(tickets, error)
             else:
@@ -246,7 +245,6 @@ class Runner:
         except (Exception, asyncio.CancelledError) as error:
             if self._is_stopped() and isinstance(error, asyncio.CancelledError):
                 raise
-            _stay_uncancelled()
             log.error(
                 "bus.burial_failed",
                 topic=record.topic,
@@ -384,13 +382,6 @@ class Runner:
 
 def _worst(tickets: Sequence[Ticket]) -> Trouble:
     return max((ticket.trouble for ticket in tickets), key=lambda trouble: (trouble.transient_tries, trouble.failures))
-
-
-def _stay_uncancelled() -> None:
-    """Forget a cancellation that came from a handler's own doings, so that the next await works."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
 
 
 def _where(error: BaseException) -> str:
