@@ -140,7 +140,16 @@ class QuickClock(SystemClock):
 
 @pytest.fixture
 def bus_settings(kafka: str, topic_prefix: str) -> BusSettings:
-    return BusSettings(bootstrap=kafka, topic_prefix=topic_prefix, client_id="test", commit_interval_seconds=0.05)
+    # Patient where a busy machine would make a test fail, quick where a test would wait.
+    return BusSettings(
+        bootstrap=kafka,
+        topic_prefix=topic_prefix,
+        client_id="test",
+        commit_interval_seconds=0.05,
+        session_timeout_ms=25_000,
+        publish_timeout_seconds=20.0,
+        connect_timeout_seconds=30.0,
+    )
 
 
 @pytest.fixture

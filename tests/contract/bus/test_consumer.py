@@ -235,11 +235,11 @@ async def test_members_join_and_leave_under_load_and_nothing_is_lost_or_doubled(
     loading = asyncio.create_task(load())
     await wait_until(lambda: first.state.finished > 200)
     second = await bus.consume(topic, seen)
-    await wait_until(lambda: second.state.finished > 200)
+    await wait_until(lambda: second.state.finished > 200, 30)
     third = await bus.consume(topic, seen)
-    await wait_until(lambda: third.state.finished > 100)
+    await wait_until(lambda: third.state.finished > 100, 30)
     await first.stop()
-    await wait_until(lambda: second.state.partitions + third.state.partitions == 6)
+    await wait_until(lambda: second.state.partitions + third.state.partitions == 6, 30)
     before = second.state.finished
     await wait_until(lambda: second.state.finished > before + 200)
     going = False

@@ -130,6 +130,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._tasks: list[asyncio.Task[None]] = []
         self._poller: asyncio.Task[None] | None = None
         self._stopping = False
+        self._stop_once = asyncio.Lock()
         self._polls = 0
         self._last_poll = 0.0
         self._ends: dict[tuple[str, int], int] = {}
@@ -167,9 +168,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
         To be called while all that handlers need is still there: FastStream's `on_shutdown`, or before it.
         """
-        if self._stopping:
-            return
-        self._stopping = True
+        async with self._stop_once:
+            if not self._stopping:
+                self._stopping = True
+                await self._stop()
+
+    async def _stop(self) -> None:
         self._room.set()
         drained = await self._runner.drain(self._runner.scheduler.places(), self._settings.drain_seconds)
         await self._runner.stop()
