@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import assert_never
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from switchboard.bus import Record
@@ -23,6 +24,7 @@ from switchboard.records import (
 from switchboard.rules.progress import (
     Decision,
     Phase,
+    in_turn,
     on_abandoned,
     on_due,
     on_outcome,
@@ -78,7 +80,7 @@ class OnAttempts:
                 fact = by_message[message_id]
                 if message_id not in seen:
                     attempt = attempts.get((message_id, message.progress.step, message.progress.submission))
-                    decided += await self._decide(connection, message, fact, attempt, now)
+                    decided.append(await self._decide(connection, message, fact, attempt, now))
             decided = await self._with_contents(connection, decided)
             outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
             return outputs + await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
@@ -105,12 +107,12 @@ class OnAttempts:
         fact: AttemptsRecord,
         attempt: StoredAttempt | None,
         now: datetime,
-    ) -> list[Decided]:
+    ) -> Decided:
         match fact:
             case TimerFired():
                 return await self._on_timer(connection, message, fact, attempt, now)
             case _:
-                return [_decide_fact(message, fact, attempt, now)]
+                return _decide_fact(message, fact, attempt, now)
 
     async def _on_timer(
         self,
@@ -119,18 +121,21 @@ class OnAttempts:
         fact: TimerFired,
         attempt: StoredAttempt | None,
         now: datetime,
-    ) -> list[Decided]:
-        """First act on what is recorded and was never told (its writer died), then on the deadlines that passed."""
-        decided: list[Decided] = []
+    ) -> Decided:
+        """Act on what is recorded and was never told (its writer died); only without any on deadlines that passed.
+
+        All of it is one decision with one cause: a timer seen again publishes again all that it led to. A deadline
+        that passed meanwhile fires again by itself.
+        """
+        decision: Decision | None = None
         for recorded in await self._recorded(connection, message, attempt):
-            latest = decided[-1].after if decided else message
-            decided.append(_decide_fact(latest, recorded, attempt, now))
-        latest = decided[-1].after if decided else message
-        progress = latest.progress
-        is_same = attempt is not None and (attempt.step, attempt.submission) == (progress.step, progress.submission)
-        view = attempt.view if attempt is not None and is_same else None
-        decision = on_due(progress, latest.route, latest.envelope.policy, view, now)
-        return [*decided, Decided(latest, decision, Kind.DUE, cause_of(fact))]
+            latest = message if decision is None else replace(message, progress=decision.progress)
+            then = _decide_fact(latest, recorded, attempt, now).decision
+            decision = then if decision is None else in_turn(decision, then)
+        if decision is None:
+            view = attempt.view if attempt is not None else None
+            decision = on_due(message.progress, message.route, message.envelope.policy, view, now)
+        return Decided(message, decision, Kind.DUE, cause_of(fact))
 
     async def _recorded(
         self, connection: Connection, message: Message, attempt: StoredAttempt | None

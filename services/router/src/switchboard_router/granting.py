@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from switchboard.bus import Outgoing
-from switchboard.lanes.drainer import Granted
+from switchboard.lanes.round import Granted
 from switchboard.records import StepAbandoned, TimerFired
 from switchboard.store import messages as store
 from switchboard.topics import ATTEMPTS

@@ -196,6 +196,19 @@ class Decision(Struct, frozen=True):
     note: str = ""
 
 
+def in_turn(first: Decision, then: Decision) -> Decision:
+    """Two decisions taken one after the other in one transaction, as one: a record must have one set of effects."""
+    a, b = first.effects, then.effects
+    effects = Effects(
+        ended=a.ended or b.ended,
+        cancel=a.cancel or b.cancel,
+        callbacks=a.callbacks + b.callbacks,
+        dispatch=b.dispatch or a.dispatch,
+        redispatch=b.redispatch or a.redispatch,
+    )
+    return Decision(then.progress, effects, f"{first.note}; {then.note}")
+
+
 class AttemptView(Struct, frozen=True):
     """What a due-time handler sees of the current attempt's row."""
 
