@@ -111,6 +111,16 @@ async def test_a_proxys_page_instead_of_an_answer_hides_an_accepted_message(simu
     assert simulator.shown(7) == ["Hello"]
 
 
+@pytest.mark.parametrize("kind", ["timeout_after_accept", "cut_after_accept", "garbage"])
+async def test_what_is_not_accepted_is_refused_whatever_would_follow_acceptance(simulator: Any, kind: str) -> None:
+    await simulator.fault(kind)
+
+    answer = await simulator.send(7, "")
+
+    assert answer.json["description"] == "Bad Request: message text is empty"
+    assert simulator.submissions()[0]["accepted"] is False
+
+
 async def test_silence_accepts_and_shows_nothing(simulator: Any) -> None:
     await simulator.fault("silence")
 

@@ -1,12 +1,17 @@
 """The control API: what it refuses, and the events it tells as they happen."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from starlette.routing import Route
 
+from switchboard_simulator.control import Control
+from switchboard_simulator.faults import FaultKind
 from switchboard_simulator.feed import CallbackReceived, Feed, Missed
+from switchboard_simulator.settings import SimulatorSettings
 
 MISTAKES: dict[str, tuple[str, str, Any, int]] = {
     "no JSON": ("POST", "faults", b"{", 400),
@@ -111,6 +116,20 @@ async def test_a_watcher_that_does_not_keep_up_is_told_to_look_again() -> None:
     assert isinstance(first, Missed)
     assert [fact async for fact in watch] == []
     assert not feed.is_watched
+
+
+async def test_the_reference_page_names_every_path_and_every_magic_recipient(simulator: Any) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "simulator.md").read_text()
+
+    for route in Control(simulator.world).routes():
+        assert isinstance(route, Route)
+        assert f"{next(iter((route.methods or set()) - {'HEAD'}))} {route.path}`" in text
+    for row in simulator.world.magic_recipients():
+        assert f"| {row['ending']} | {row['does']} |" in text
+    for kind in FaultKind:
+        assert f"`{kind}`" in text
+    for name, setting in SimulatorSettings.model_fields.items():
+        assert f"| `SWITCHBOARD_{name.upper()}` | {setting.description} |" in text
 
 
 async def test_health_is_told_as_other_services_tell_it(simulator: Any) -> None:
