@@ -82,7 +82,9 @@ def account(port: int, **settings: Any) -> Account:
     return Account(AccountKey("smsc-1"), settings=SmscAccount(**given))
 
 
-def attempt(text: str = "Hello", to: str = PHONE, ttl: int | None = None, **properties: str) -> Attempt:
+def attempt(
+    text: str = "Hello", to: str = PHONE, ttl: int | None = None, properties: dict[str, str] | None = None
+) -> Attempt:
     """An attempt with ids of its own."""
     message_id = MessageId(mint())
     return Attempt(
@@ -91,7 +93,7 @@ def attempt(text: str = "Hello", to: str = PHONE, ttl: int | None = None, **prop
         app_id=AppId("app"),
         identity=ChannelIdentity(ChannelName("SMS"), to),
         message=AppMessage(text_message=TextMessage(text)),
-        channel_properties=properties,
+        channel_properties=properties or {},
         ttl_seconds_left=ttl,
     )
 

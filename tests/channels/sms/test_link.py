@@ -337,12 +337,17 @@ async def test_deliveries_are_handed_on_and_answered_by_sequence() -> None:
         assert (answer.sequence, answer.status) == (70, Status.RX_T_APPN)
 
 
-async def test_what_is_written_in_one_turn_leaves_in_one_write() -> None:
+async def test_what_is_written_in_one_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async with linked(LinkTimes(window=100)) as (link, caller, _):
         assert link._transport is not None
         writes: list[bytes] = []
         write = link._transport.write
-        link._transport.write = lambda data: (writes.append(bytes(data)), write(data))[1]  # type: ignore[method-assign, assignment]
+
+        def note(data: bytes) -> None:
+            writes.append(data)
+            write(data)
+
+        monkeypatch.setattr(link._transport, "write", note)
         answers = [link.submit(submit()) for _ in range(50)]
         for _ in answers:
             frame = await caller.expect(SubmitSm)

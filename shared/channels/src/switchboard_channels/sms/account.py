@@ -1,5 +1,6 @@
 """What an operator writes down for an SMSC account: the facts of one provider, in one place."""
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -91,7 +92,7 @@ class SmscAccount(BaseModel):
     receipt_errors: ErrorTable = Field(ErrorTable.SINCH, description="Whose error numbers receipts carry.")
     accepted_is_delivered: bool = Field(False, description="Take ACCEPTD for delivery: some carriers never say more.")
 
-    @property
+    @cached_property
     def address_rules(self) -> AddressRules:
         """TON and NPI by kind of address."""
         return AddressRules(
@@ -100,7 +101,7 @@ class SmscAccount(BaseModel):
             (self.alphanumeric_source.ton, self.alphanumeric_source.npi),
         )
 
-    @property
+    @cached_property
     def link_times(self) -> LinkTimes:
         """What a link needs to know."""
         return LinkTimes(

@@ -2,6 +2,7 @@
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -63,6 +64,7 @@ def destination(number: str, rules: AddressRules) -> Address:
     return Address(*rules.international, number.removeprefix("+"))
 
 
+@lru_cache(maxsize=4096)
 def source(sender: str, rules: AddressRules) -> Address:
     """The address of a sender: a number, a short code of 3 to 8 digits, or letters.
 

@@ -7,9 +7,9 @@ from zlib import crc32
 from msgspec import Struct
 
 from switchboard.channel.errors import Unsupported
-from switchboard.content import AppMessage
+from switchboard.content import AppMessage, TextMessage
 from switchboard.reason import Reason, ReasonCode
-from switchboard.transcode import for_channel
+from switchboard.transcode import for_channel, select
 from switchboard_channels.sms.account import SmscAccount
 from switchboard_channels.sms.addresses import Address, InvalidSender, destination, source
 from switchboard_channels.sms.concat import LongMessages, wire_parts
@@ -45,6 +45,9 @@ class Rendered(Struct, frozen=True):
 
 def text_of(message: AppMessage) -> str:
     """The text a phone will show. Raises Unsupported for content SMS cannot carry."""
+    chosen = select(message, MANIFEST.channel)
+    if isinstance(chosen, TextMessage):
+        return chosen.text
     carried = for_channel(message, MANIFEST)
     if carried.text_message is not None:
         return carried.text_message.text

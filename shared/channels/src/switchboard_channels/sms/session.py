@@ -270,7 +270,8 @@ class SmppSession:
         for number, part in enumerate(parts, 1):
             started_at = self._now()
             try:
-                answer = await self._submit(part, deadline, is_first=number == 1)
+                # The first part never goes again by itself: the router decides.
+                answer = await (self._submit(part, deadline) if number == 1 else self._submit_later(part, deadline))
             except UnwritableValue as error:
                 return SendResult(Rejected(Reason(ReasonCode.BAD_REQUEST, str(error))), tuple(exchanges))
             exchanges.append(_exchange(f"submit_sm {number}/{len(parts)}", answer, started_at, self._now()))
@@ -279,17 +280,16 @@ class SmppSession:
             ids.append(canonical_id(answer.message_id, self._settings.receipt_ids))
         return SendResult(Accepted(tuple(ids)), tuple(exchanges))
 
-    async def _submit(self, part: SubmitSm, deadline: float, *, is_first: bool) -> Answer:
-        """Submit one part.
+    async def _submit_later(self, part: SubmitSm, deadline: float) -> Answer:
+        """Submit a later part.
 
-        A later part that was certainly not taken, because of a throttle or a lost connection, waits and goes
-        again while there is time: the person already has the beginning. The first part never does: the router
-        decides.
+        If it was certainly not taken, because of a throttle or a lost connection, it waits and goes again while
+        there is time: the person already has the beginning.
         """
         loop = asyncio.get_running_loop()
         while True:
-            answer = await self._submit_once(part, deadline)
-            if is_first or not _may_go_again(answer):
+            answer = await self._submit(part, deadline)
+            if not _may_go_again(answer):
                 return answer
             try:
                 async with asyncio.timeout_at(deadline):
@@ -301,7 +301,7 @@ class SmppSession:
             if self._ended or loop.time() >= deadline:
                 return answer
 
-    async def _submit_once(self, part: SubmitSm, deadline: float) -> Answer:
+    async def _submit(self, part: SubmitSm, deadline: float) -> Answer:
         if not self._links:
             return NotWritten("not bound")
         link = self._links[0]
