@@ -138,8 +138,12 @@ async def test_a_timer_acts_on_an_outcome_that_was_recorded_and_never_told(route
         msgspec.json.encode(Accepted(("p1",))),
     )
 
-    await router.tell(TimerFired(sent.message_id, sent.accepted_at))
+    timer = TimerFired(sent.message_id, sent.accepted_at)
+    await router.tell(timer)
     await router.tell(finished(sent.message_id, Accepted(("p1",))))
+    assert told(await router.callbacks()) == ["SUBMIT", "QUEUED_ON_CHANNEL"]
+
+    await router.tell(timer)
 
     callbacks = await router.callbacks()
     assert told(callbacks) == ["SUBMIT", "SUBMIT", "QUEUED_ON_CHANNEL", "QUEUED_ON_CHANNEL"]
