@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
+from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey, AppId, LaneId, MessageId, mint
 from switchboard.lanes import (
     Ask,
@@ -26,7 +28,8 @@ from switchboard.records import StepAbandoned
 from switchboard.rules.progress import AttemptEnd
 from switchboard.store.pool import Connection, Pool, open_pool
 
-LANE = dispatch_lane(AppId("app"), "SMS")
+SMS = ChannelName("SMS")
+LANE = dispatch_lane(AppId("app"), SMS)
 ACCOUNT = account_lane(AccountKey("smsc"))
 LIMITS = Limits(per_second=20, max_in_flight=1000)
 
@@ -42,14 +45,14 @@ class World:
         self._first = mint()
         self._number = 0
 
-    def ask(self, lane: LaneId = LANE, limits: Limits = LIMITS, **changes: object) -> Ask:
+    def ask(self, lane: LaneId = LANE, limits: Limits = LIMITS, **changes: Any) -> Ask:
         """An ask of a new message. Message ids rise, so that tests can compare orders."""
         self._number += 1
         message_id = MessageId(self._first[:16] + f"{self._number:010d}")
         values: dict[str, object] = {
             "message_id": message_id, "step": 0, "submission": 1, "dispatch_lane": lane, "dispatch_limits": limits,
         }  # fmt: skip
-        return Ask(**{**values, **changes})  # type: ignore[arg-type]
+        return Ask(**{**values, **changes})
 
     async def plan(self, asks: Sequence[Ask], now: datetime | None = None) -> list[Decision]:
         """Decide and write messages and attempts, in one transaction."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from switchboard.lanes.round import Granted
 from switchboard.rules.progress import AttemptEnd
 from switchboard.testing import wait_until
 
-from .conftest import ACCOUNT, LANE, World, key_of
+from .conftest import ACCOUNT, LANE, SMS, World, key_of
 
 FAST = Limits(per_second=1000, max_in_flight=1000)
 
@@ -39,7 +41,7 @@ async def resume(world: World) -> None:
         await lanes.save(connection)
 
 
-async def line_up(world: World, number: int, **changes: object) -> list[Ask]:
+async def line_up(world: World, number: int, **changes: Any) -> list[Ask]:
     """Plan messages while the lane is paused, so that all of them wait."""
     asks = [world.ask(limits=FAST, **changes) for _ in range(number)]
     assert all(isinstance(decision, Waiting) for decision in await world.plan(asks))
@@ -75,7 +77,7 @@ async def test_high_goes_before_normal(world: World) -> None:
 
 async def test_a_slot_sets_the_due_times_and_counts_in_flight(world: World) -> None:
     await pause(world)
-    [ask] = await line_up(world, 1, account_lane=ACCOUNT, account_limits=FAST)
+    await line_up(world, 1, account_lane=ACCOUNT, account_limits=FAST)
     await resume(world)
 
     await world.drain(world.drainer())
@@ -90,7 +92,7 @@ async def test_a_slot_sets_the_due_times_and_counts_in_flight(world: World) -> N
 
 
 async def test_two_drainers_publish_each_attempt_once_and_no_faster_than_the_rate(world: World) -> None:
-    lanes = [dispatch_lane(AppId(f"app{n}"), "SMS") for n in range(6)]
+    lanes = [dispatch_lane(AppId(f"app{n}"), SMS) for n in range(6)]
     limits = Limits(per_second=100, max_in_flight=1000)
     await world.plan([world.ask(lane, limits) for lane in lanes for _ in range(40)])
     waiting = await world.pool.fetchval("SELECT count(*) FROM lane_items")
@@ -108,7 +110,7 @@ async def test_two_drainers_publish_each_attempt_once_and_no_faster_than_the_rat
     assert len(world.published) <= waiting
     for lane in lanes:
         times = sorted(item.send_before for item in world.published if item.lane == lane)
-        assert all((b - a).total_seconds() >= 0.01 for a, b in zip(times, times[1:], strict=False))
+        assert all((b - a).total_seconds() >= 0.01 for a, b in pairwise(times))
 
 
 async def test_at_least_99_percent_of_the_rate_is_used_over_ten_seconds(world: World) -> None:
@@ -246,7 +248,7 @@ async def test_many_are_abandoned_in_chunks_of_500_and_told_again_if_nothing_cam
 
 async def test_a_closed_account_moves_the_lines_of_all_its_apps(world: World) -> None:
     slow = Limits(per_second=1, max_in_flight=1000)
-    lanes = [dispatch_lane(AppId(f"app{n}"), "SMS") for n in range(2)]
+    lanes = [dispatch_lane(AppId(f"app{n}"), SMS) for n in range(2)]
     asks = [
         world.ask(lane, FAST, account_lane=ACCOUNT, account_limits=slow, other_channel_left=True)
         for lane in lanes
@@ -277,7 +279,7 @@ async def test_a_running_drainer_is_woken_by_what_other_processes_do(world: Worl
         await world.plan(asks)
         for end in range(4):
             await world.end([key_of(asks[end])])
-            await wait_until(lambda end=end: len(world.published) == end + 1)
+            await wait_until(published_at_least(world, end + 1))
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -301,6 +303,11 @@ async def test_giving_up_lets_another_drainer_go_on_at_once(world: World) -> Non
     await world.drain(world.drainer("router-1"))
 
     assert (await world.lane())["waiting"] == 0
+
+
+def published_at_least(world: World, number: int) -> Callable[[], bool]:
+    """A condition to wait for."""
+    return lambda: len(world.published) >= number
 
 
 class _Killed(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import timedelta
+from itertools import pairwise
 
 from switchboard.ids import AccountKey, AppId
 from switchboard.lanes import (
@@ -21,7 +22,7 @@ from switchboard.lanes import (
 )
 from switchboard.rules.progress import AttemptEnd
 
-from .conftest import ACCOUNT, LANE, LIMITS, World, key_of
+from .conftest import ACCOUNT, LANE, LIMITS, SMS, World, key_of
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -58,7 +59,7 @@ async def test_a_lane_that_is_full_in_flight_lets_others_wait_until_one_ends(wor
 async def test_apps_that_share_an_account_share_its_pace_in_its_own_unit(world: World) -> None:
     slow = Limits(per_second=10, max_in_flight=1000)
     fast = Limits(per_second=1000, max_in_flight=1000)
-    lanes = [dispatch_lane(AppId(f"app{n}"), "SMS") for n in range(3)]
+    lanes = [dispatch_lane(AppId(f"app{n}"), SMS) for n in range(3)]
     asks = [
         world.ask(lane, fast, account_lane=ACCOUNT, account_limits=slow, units=units)
         for lane, units in zip(lanes, (2, 1, 1), strict=True)
@@ -128,7 +129,7 @@ async def test_a_probe_that_ends_well_opens_the_gate_and_one_that_fails_waits_lo
 
 
 async def test_planners_over_the_same_lanes_neither_deadlock_nor_grant_a_slot_twice(world: World) -> None:
-    lanes = [dispatch_lane(AppId(f"app{n}"), "SMS") for n in range(12)]
+    lanes = [dispatch_lane(AppId(f"app{n}"), SMS) for n in range(12)]
     accounts = [account_lane(AccountKey(f"account{n}")) for n in range(4)]
     limits = Limits(per_second=200, max_in_flight=10_000)
     slots: dict[str, list[float]] = {}
@@ -148,7 +149,7 @@ async def test_planners_over_the_same_lanes_neither_deadlock_nor_grant_a_slot_tw
     assert slots
     for times in slots.values():
         times.sort()
-        assert all(after - before >= 0.005 - 1e-6 for before, after in zip(times, times[1:], strict=False))
+        assert all(after - before >= 0.005 - 1e-6 for before, after in pairwise(times))
     counted, rows = await world.counters_and_rows()
     assert counted == rows
 
