@@ -54,9 +54,9 @@ CREATE TABLE switchboard.callback_streams (
     due_at          timestamptz NOT NULL,
     -- When `due_at` was set. What was set before its endpoint recovered is due at once.
     scheduled_at    timestamptz NOT NULL,
-    -- Who is trying the head. The token rises with every lease: what an earlier owner still does has no effect.
+    -- Who is trying the head. Every lease has a token of its own: what an earlier owner still does has no effect.
     owner           text,
-    token           bigint      NOT NULL DEFAULT 0,
+    token           bigint      NOT NULL DEFAULT 0,       -- 0: never leased since its head became the head
     lease_until     timestamptz,
     PRIMARY KEY (endpoint, stream, apart)
 ) WITH (fillfactor = 70);
@@ -64,6 +64,8 @@ CREATE INDEX callback_streams_due ON switchboard.callback_streams (endpoint, due
 CREATE INDEX callback_streams_expiring ON switchboard.callback_streams (endpoint, expires_at);
 CREATE INDEX callback_streams_stuck ON switchboard.callback_streams (endpoint, failing_since)
     WHERE apart = '' AND waiting > 1 AND failing_since IS NOT NULL;
+
+CREATE SEQUENCE switchboard.callback_tokens;
 
 -- What an endpoint's owner sees of its health. Its gate and pace are its lane's.
 CREATE TABLE switchboard.callback_endpoints (

@@ -1,0 +1,62 @@
+"""Where an event is posted and how: looked up when it is posted, so that a changed webhook counts at once."""
+
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from switchboard.configuration import App, ClientCredentials, RetentionType, TargetType, Webhook
+from switchboard.ids import AppId
+from switchboard_callback_delivery.event import Event
+
+_DAY_SECONDS: Final = 86_400
+#: What is kept until somebody deletes it is kept as long as a policy of days can say.
+_MOST_DAYS: Final = 3650
+
+
+class Apps(Protocol):
+    """What is asked of the configuration."""
+
+    async def app(self, app_id: AppId) -> App | None: ...
+
+    async def webhooks(self, app_id: AppId) -> tuple[Webhook, ...]: ...
+
+
+class Destination(Struct, frozen=True):
+    """Where and how an event is posted. Secrets are in clear: never logged."""
+
+    url: str
+    #: Newest first.
+    secrets: tuple[str, ...]
+    credentials: ClientCredentials | None
+    #: Callbacks a second.
+    per_second: float
+    #: How long the app keeps messages; None: not at all.
+    kept_seconds: float | None
+    #: Answers the webhook wants to be final.
+    ends_on: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return "Destination()"
+
+
+async def destination_of(apps: Apps, event: Event) -> Destination | None:
+    """Where the event goes now. None if its app or webhook is gone, or dismisses what it gets."""
+    app = await apps.app(event.app_id)
+    if app is None:
+        return None
+    per_second, kept_seconds = float(app.rate_limits.webhooks), _kept_seconds(app)
+    if not event.webhook_id:
+        # No OAuth2 for overriding URLs (conversation-api 10.5).
+        secret = app.callback_settings.secret_for_overridden_callback_urls
+        return Destination(event.target, (secret,) if secret else (), None, per_second, kept_seconds)
+    for webhook in await apps.webhooks(event.app_id):
+        if webhook.id == event.webhook_id and webhook.target_type is not TargetType.DISMISS:
+            return Destination(webhook.target, webhook.secrets, webhook.client_credentials, per_second, kept_seconds)
+    return None
+
+
+def _kept_seconds(app: App) -> float | None:
+    policy = app.retention
+    if policy.retention_type is RetentionType.PERSIST_RETENTION_POLICY:
+        return _MOST_DAYS * _DAY_SECONDS
+    return policy.ttl_days * _DAY_SECONDS or None
