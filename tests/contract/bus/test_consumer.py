@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
+from faststream import FastStream
 from tests.contract.bus.conftest import Bus, QuickClock, Seen, numbered
 
 from switchboard.bus import (
@@ -520,3 +521,26 @@ async def test_partitions_read_by_hand_are_those_of_the_assignment(bus: Bus) -> 
     assert consumer._kafka is not None
 
     assert consumer._kafka.assignment() == {KafkaPartition(topic, 0), KafkaPartition(topic, 1)}
+
+
+async def test_faststreams_lifecycle_starts_it_last_and_drains_it_first(bus: Bus) -> None:
+    topic, seen, order = await bus.topic(), Seen(), list[str]()
+    consumer = bus.consumer(topic, seen)
+
+    async def what_the_handler_needs() -> None:
+        order.append("ready" if consumer.state.partitions == 0 else "late")
+
+    app = FastStream(
+        consumer.broker,
+        on_startup=[what_the_handler_needs],
+        after_startup=[consumer.start],
+        on_shutdown=[consumer.stop],
+        logger=None,
+    )
+    await app.start()
+    await bus.producer.publish(numbered(topic, 10))
+    await wait_until(lambda: len(seen.records) == 10)
+    await app.stop()
+
+    assert order == ["ready"]
+    assert await bus.committed(topic) == await bus.ends(topic)

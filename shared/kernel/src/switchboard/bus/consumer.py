@@ -5,6 +5,8 @@ consumer = Consumer(settings, topics=[…], group="router.attempts", handle=on_a
 await consumer.start()      # after everything the handler needs
 …
 await consumer.stop()       # before anything the handler needs: drains, commits, leaves
+
+In a FastStream application: `FastStream(consumer.broker, after_startup=[consumer.start], on_shutdown=[consumer.stop])`.
 """
 
 import asyncio
@@ -116,9 +118,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             dead_letter_window_seconds=settings.dead_letter_window_seconds,
         )
         self._runner.on_finished = self._on_finished
-        self._broker = build_broker(settings)
+        #: FastStream's broker behind it, for an application that wants to start and show it: `FastStream(broker, …)`.
+        self.broker = build_broker(settings)
         self._subscriber = build_subscriber(
-            self._broker,
+            self.broker,
             settings,
             topics=self._topics,
             group=group,
@@ -152,7 +155,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         seconds = settings.connect_timeout_seconds + settings.rebalance_timeout_ms / 1_000
         try:
             async with asyncio.timeout(seconds):
-                await self._broker.start()
+                # A FastStream application has started it already when `start` is its `after_startup` hook.
+                if self._subscriber.consumer is None:
+                    await self.broker.start()
         except (TimeoutError, KafkaError, OSError) as error:
             await self._disconnect()
             raise BusError(f"group {self._group}: cannot join: {type(error).__name__}") from error
@@ -432,7 +437,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _disconnect(self) -> None:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_seconds):
-                await self._broker.stop()
+                await self.broker.stop()
         except (TimeoutError, KafkaError, OSError) as error:
             log.warning("bus.disconnect_failed", group=self._group, error=type(error).__name__)
 

@@ -299,8 +299,11 @@ class Producer:
 
 
 def _size_bytes(message: Outgoing) -> int:
-    headers = sum(len(name) + len(value) + 10 for name, value in message.headers.items())
-    return len(message.value) + len(message.key or b"") + headers + _FRAMING_BYTES
+    size = len(message.value) + len(message.key or b"") + _FRAMING_BYTES
+    for name, value in message.headers.items():
+        # A name may take up to four bytes a character, and two lengths are written with it.
+        size += 4 * len(name) + len(value) + 10
+    return size
 
 
 def _choose_partition(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:

@@ -46,6 +46,8 @@ async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, timeout_s
 
     An existing topic with another number of partitions is left alone and told in the log.
     """
+    if not specs:
+        return
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap.split(","), request_timeout_ms=int(timeout_seconds * 1_000))
     try:
         await admin.start()
