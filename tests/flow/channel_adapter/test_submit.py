@@ -12,6 +12,7 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, Rejecte
 from switchboard.http.pooled import PooledHttpClient
 from switchboard.identity import ChannelIdentity
 from switchboard.reason import Reason, ReasonCode
+from switchboard.records import DispatchMessage
 from switchboard.store import timeline
 from switchboard.testing import wait_until
 from switchboard.topics import DISPATCH
@@ -242,9 +243,9 @@ def submitter(
     )
 
 
-def record_of(order: object, world: World) -> Record:
+def record_of(order: DispatchMessage, world: World) -> Record:
     topic = DISPATCH.name(world.prefix, TELEGRAM)
-    return Record(topic, 0, 0, b"k", DISPATCH.encode(order), DISPATCH.headers(order), 0)  # type: ignore[type-var]
+    return Record(topic, 0, 0, b"k", DISPATCH.encode(order), DISPATCH.headers(order), 0)
 
 
 async def test_what_cannot_be_written_within_patience_is_throttled_and_finished(world: World) -> None:

@@ -97,7 +97,8 @@ class Update(Struct, frozen=True):
     """One update; exactly one of the kinds is given."""
 
     update_id: int
-    message: Raw | None = None
+    #: Kept raw too: what has no mapping is passed on as it came.
+    message: Raw = Raw()
     callback_query: CallbackQuery | None = None
     my_chat_member: MemberChange | None = None
 
@@ -130,12 +131,13 @@ def parse(request: WebhookRequest, account: Account) -> Parsed:
         raise InvalidWebhook("the secret header is missing or wrong")
     try:
         update = msgspec.json.decode(request.body, type=Update)
+        message = msgspec.json.decode(update.message, type=Message) if update.message else None
     except msgspec.ValidationError:
         return _unsupported(request)
     except msgspec.DecodeError:
         raise InvalidWebhook("the body is not JSON") from None
-    if update.message is not None:
-        return _message(update, update.message, request.received_at)
+    if message is not None:
+        return _message(update, message, request.received_at)
     if update.callback_query is not None:
         return _choice(update, update.callback_query, request.received_at)
     if update.my_chat_member is not None:
@@ -143,15 +145,14 @@ def parse(request: WebhookRequest, account: Account) -> Parsed:
     return _unsupported(request)
 
 
-def _message(update: Update, raw: Raw, received_at: datetime) -> Parsed:
-    message = msgspec.json.decode(raw, type=Message)
+def _message(update: Update, message: Message, received_at: datetime) -> Parsed:
     reply = message.reply_to_message
     return Parsed(
         (
             InboundFact(
                 provider_id=update.provider_id,
                 identity=str(message.chat.id),
-                message=_content(message, raw),
+                message=_content(message, update.message),
                 event_at=_moment(message.date, received_at),
                 answers=f"{message.chat.id}:{reply.message_id}" if reply else "",
             ),
@@ -170,7 +171,7 @@ def _content(message: Message, raw: Raw) -> ContactMessage:
         place = Coordinates(message.location.latitude, message.location.longitude)
         return ContactMessage(location_message=LocationMessage("", place))
     reason = FallbackReason(ReasonCode.UNSUPPORTED_OPERATION, "This kind of Telegram message is passed on as it came.")
-    return ContactMessage(fallback_message=FallbackMessage(bytes(raw).decode(), reason))
+    return ContactMessage(fallback_message=FallbackMessage(bytes(raw).decode(errors="replace"), reason))
 
 
 def _choice(update: Update, query: CallbackQuery, received_at: datetime) -> Parsed:
