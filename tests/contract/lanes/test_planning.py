@@ -16,7 +16,7 @@ from switchboard.lanes import (
     Waiting,
     account_lane,
     dispatch_lane,
-    drop_items,
+    lock_lanes,
     release,
     reserve,
 )
@@ -159,11 +159,22 @@ async def test_reserve_and_release_serve_transactions_that_need_only_one_of_them
     async with world.pool.acquire() as connection, connection.transaction():
         now = await world.now(connection)
         decisions = await reserve(connection, asks, now)
-        dropped = await drop_items(connection, [key_of(asks[2])])
     async with world.pool.acquire() as connection, connection.transaction():
         ended = [Ended(decision.lanes, AttemptEnd.OK) for decision in decisions if isinstance(decision, Slot)]
         await release(connection, ended, now)
 
-    assert dropped == 1
     lane = await world.lane()
-    assert (lane["waiting"], lane["in_flight"]) == (0, 0)
+    assert (lane["waiting"], lane["in_flight"]) == (1, 0)
+
+
+async def test_an_attempt_leaves_lanes_that_its_end_did_not_expect(world: World) -> None:
+    ask = world.ask(account_lane=ACCOUNT, account_limits=LIMITS)
+    [decision] = await world.plan([ask])
+    assert isinstance(decision, Slot)
+
+    async with world.pool.acquire() as connection, connection.transaction():
+        locked = await lock_lanes(connection, {LANE: LIMITS}, await world.now(connection))
+        locked.release([Ended(decision.lanes, AttemptEnd.OK)])
+        await locked.save(connection)
+
+    assert [(await world.lane(lane))["in_flight"] for lane in (LANE, ACCOUNT)] == [0, 0]

@@ -105,11 +105,6 @@ def pause(gate: Gate) -> Gate:
     return replace(gate, state=GateState.PAUSED)
 
 
-def resume(gate: Gate) -> Gate:
-    """The gate after an operator let the lane go again, with a clean slate. An unpaused gate opens, too."""
-    return OPEN
-
-
 def _probe_delay(streak: int, rule: GateRule) -> timedelta:
     doublings = min(max(0, streak - rule.closes_after), 30)
     return timedelta(seconds=min(rule.first_probe_seconds * 2**doublings, rule.last_probe_seconds))

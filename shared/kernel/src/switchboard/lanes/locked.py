@@ -113,6 +113,7 @@ class LockedLanes:
         self._now_us = microseconds(now)
         self._touched: set[LaneId] = set()
         self._entering: list[_Item] = []
+        self._ended_elsewhere: list[Ended] = []
 
     def __contains__(self, lane: LaneId) -> bool:
         return lane in self._lanes
@@ -160,9 +161,16 @@ class LockedLanes:
         return Slot(moment_of(slot_us), both, probe)
 
     def release(self, ended: Iterable[Ended]) -> None:
-        """Count attempts that ended out of their lanes, and let the gates learn from them."""
+        """Count attempts that ended out of their lanes, and let the gates learn from them.
+
+        Lanes that nobody expected (an account that is not paced any more) are locked by `save`, out of order: the
+        database ends the transaction if that closes a circle, and it is done again.
+        """
         for attempt in ended:
             for lane_id in attempt.lanes:
+                if lane_id not in self._lanes:
+                    self._ended_elsewhere.append(Ended((lane_id,), attempt.end))
+                    continue
                 lane = self.change(lane_id)
                 if lane.in_flight == 0:
                     log.error("lane_counted_down_too_often", lane=lane_id)
@@ -190,11 +198,14 @@ class LockedLanes:
         """Write what changed: one update for all lanes, one insert for all items, a notification where it helps."""
         if self._entering:
             await self._insert_items(connection)
+        if self._ended_elsewhere:
+            await release(connection, self._ended_elsewhere, self._now)
         if self._touched:
             await _update(connection, [self._lanes[lane] for lane in sorted(self._touched)])
             for lane_id in self._woken():
                 await connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, lane_id)
         self._entering.clear()
+        self._ended_elsewhere.clear()
         self._touched.clear()
         self._before = {lane.id: _before(lane) for lane in self._lanes.values()}
 
@@ -293,29 +304,9 @@ async def reserve(connection: Connection, asks: Sequence[Ask], now: datetime) ->
 async def release(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
     """Count ended attempts out of their lanes in the caller's transaction, which must hold no message yet."""
     locked = await lock_lanes(connection, {lane: None for attempt in ended for lane in attempt.lanes}, now)
-    locked.release(ended)
+    known = [Ended([lane for lane in attempt.lanes if lane in locked], attempt.end) for attempt in ended]
+    locked.release(known)
     await locked.save(connection)
-
-
-async def drop_items(connection: Connection, attempts: Collection[AttemptKey]) -> int:
-    """Take attempts that will not start out of their lines; the caller holds their lanes. Returns how many were in one.
-
-    For transactions that have no `LockedLanes` at hand: those use `withdraw`.
-    """
-    if not attempts:
-        return 0
-    dropped: int = await connection.fetchval(
-        "WITH gone AS (DELETE FROM switchboard.lane_items AS item"
-        " USING unnest($1::text[], $2::smallint[], $3::integer[]) AS gone (message_id, step, submission)"
-        " WHERE item.message_id = gone.message_id AND item.step = gone.step"
-        " AND item.submission = gone.submission RETURNING item.lane),"
-        " counted AS (SELECT lane, count(*) AS number FROM gone GROUP BY lane ORDER BY lane),"
-        " saved AS (UPDATE switchboard.lanes AS lane SET waiting = lane.waiting - counted.number"
-        " FROM counted WHERE lane.id = counted.lane RETURNING counted.number)"
-        " SELECT COALESCE(sum(number), 0)::bigint FROM saved",
-        *_columns(attempts),
-    )
-    return dropped
 
 
 def lane_of(row: asyncpg.Record) -> Lane:
@@ -394,7 +385,6 @@ __all__ = [
     "LockedLanes",
     "Slot",
     "Waiting",
-    "drop_items",
     "lane_of",
     "lanes_of",
     "lock_lanes",

@@ -122,7 +122,7 @@ class Transaction:
         for lane in ours:
             self._plan_next_look(lane, leased[lane])
         for lane in leased:
-            self._locked.change(lane).lease_until = self._now + LEASE
+            self._locked.change(lane).lease_until = self._now + LEASE * self._clock_scale
         await locked.save(self._connection)
         return Round(granted, republished, abandoned)
 
@@ -138,7 +138,11 @@ class Transaction:
             lane = self._locked[lane_id]
             if place.token != lane.token:
                 lane = self._locked.change(lane_id)
-                lane.owner, lane.token, lane.lease_until = self._owner, lane.token + 1, self._now + LEASE
+                lane.owner, lane.token, lane.lease_until = (
+                    self._owner,
+                    lane.token + 1,
+                    self._now + LEASE * self._clock_scale,
+                )
                 self._places[lane_id] = Place(token=lane.token, account=place.account)
                 taken.append(lane_id)
         return ours, taken
