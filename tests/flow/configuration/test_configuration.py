@@ -155,6 +155,7 @@ async def test_access_keys_are_kept_as_hashes_and_can_be_revoked(
 ) -> None:
     await store.put_access_key("key", PROJECT, "a-long-random-access-secret")
     key = await wait_until(lambda: configuration.access_key("key"))
+    assert key is not None
     assert is_access_secret("key", "a-long-random-access-secret", key.secret_hash)
 
     await store.revoke_access_key("key")

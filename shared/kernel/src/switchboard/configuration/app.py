@@ -30,10 +30,16 @@ class RetentionType(StrEnum):
 
 
 class RetentionPolicy(Struct, frozen=True):
-    """How long messages are kept. In dispatch mode 0 days means: not stored."""
+    """How long messages are kept."""
 
     retention_type: RetentionType = RetentionType.MESSAGE_EXPIRE_POLICY
     ttl_days: int = 180
+
+
+class DispatchRetentionPolicy(RetentionPolicy, frozen=True):
+    """The same in dispatch mode, where 0 days means: not stored."""
+
+    ttl_days: int = 0
 
 
 class Enabled(Struct, frozen=True):
@@ -75,7 +81,7 @@ class AppSettings(Struct, frozen=True, kw_only=True):
     display_name: str
     conversation_metadata_report_view: ReportView = ReportView.NONE
     retention_policy: RetentionPolicy = RetentionPolicy()
-    dispatch_retention_policy: RetentionPolicy = RetentionPolicy(ttl_days=0)
+    dispatch_retention_policy: DispatchRetentionPolicy = DispatchRetentionPolicy()
     processing_mode: ProcessingMode = ProcessingMode.DISPATCH
     smart_conversation: Enabled = Enabled()
     message_retry_settings: RetrySettings = RetrySettings()

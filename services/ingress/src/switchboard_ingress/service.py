@@ -1,0 +1,104 @@
+"""The composition root of ingress: everything is built here, in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+import switchboard_channels
+from switchboard.bus import BusSettings, Producer
+from switchboard.channel.manifest import Manifest
+from switchboard.channel.registry import manifests
+from switchboard.configuration import Configuration, ConfigurationStore
+from switchboard.identity import ChannelName
+from switchboard.runtime import Runtime
+from switchboard.secrets import KeyRing
+from switchboard.store.pool import TRANSIENT_ERRORS, Pool
+from switchboard_ingress.api import Api
+from switchboard_ingress.apps import Apps
+from switchboard_ingress.auth import Authenticator, TokenMint
+from switchboard_ingress.idempotency import IdempotencyKeys
+from switchboard_ingress.limits import ProjectRate, WaitingCounts
+from switchboard_ingress.messages import Messages
+from switchboard_ingress.paging import PageTokens
+from switchboard_ingress.send import Sending, SendPolicy, SendRules
+from switchboard_ingress.settings import IngressSettings
+from switchboard_ingress.webhooks import Webhooks
+
+log = structlog.get_logger(__name__)
+
+#: How often old idempotency keys are looked for.
+_SWEEP_SECONDS = 600.0
+
+
+@asynccontextmanager
+async def compose(runtime: Runtime[IngressSettings]) -> AsyncIterator[None]:
+    """Build ingress into a runtime; it works while this context is open."""
+    async with serving(runtime.settings, runtime.pool, manifests(switchboard_channels)) as api:
+        runtime.app = api
+        yield
+
+
+@asynccontextmanager
+async def serving(
+    settings: IngressSettings,
+    pool: Pool,
+    channels: Mapping[ChannelName, Manifest],
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AsyncIterator[Api]:
+    """The HTTP application with all that works behind it."""
+    keys = KeyRing.parse(settings.secret_keys.get_secret_value())
+    async with AsyncExitStack() as stack:
+        configuration = Configuration(ConfigurationStore(pool, keys, channels))
+        await configuration.start()
+        stack.push_async_callback(configuration.stop)
+        bus = BusSettings(
+            bootstrap=settings.kafka_bootstrap,
+            topic_prefix=settings.topic_prefix,
+            client_id="ingress",
+            publish_timeout_seconds=settings.produce_seconds,
+        )
+        producer = Producer(bus, linger_ms=0)
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+        waiting = WaitingCounts(pool)
+        stack.push_async_callback(waiting.stop)
+        idempotency = IdempotencyKeys(pool, timedelta(hours=settings.idempotency_hours))
+        sweep = asyncio.create_task(_sweep(idempotency, clock))
+        stack.callback(sweep.cancel)
+        sending = Sending(
+            configuration,
+            producer,
+            idempotency,
+            waiting,
+            SendRules(channels, settings.unconfigured_channel),
+            SendPolicy(
+                topic_prefix=settings.topic_prefix,
+                hash_key=keys.derive("record-keys"),
+                produce_seconds=settings.produce_seconds,
+                max_pending=settings.max_pending_sends,
+                strict_ids=settings.strict_ids,
+            ),
+        )
+        apps = Apps(configuration, channels, waiting)
+        yield Api(
+            Authenticator(configuration, TokenMint(keys, clock, settings.token_seconds)),
+            ProjectRate(settings.project_requests_per_second),
+            sending,
+            Messages(pool, configuration, channels, PageTokens(keys.derive("page-tokens"))),
+            apps,
+            Webhooks(configuration.store, apps),
+            settings.max_body_bytes,
+        )
+
+
+async def _sweep(keys: IdempotencyKeys, clock: Callable[[], datetime]) -> None:
+    while True:
+        try:
+            while await keys.forget_old(clock()):
+                pass
+        except TRANSIENT_ERRORS as error:
+            log.warning("old idempotency keys stay for now", error=type(error).__name__)
+        await asyncio.sleep(_SWEEP_SECONDS)
