@@ -7,6 +7,7 @@ new meaning is a new type. Times are UTC.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Raw, Struct, field
 
@@ -46,7 +47,8 @@ class MessageAccepted(RecordBase, frozen=True):
     channel_properties: dict[str, str] = field(default_factory=dict)
     #: The send's `message_metadata`: comes back as `metadata` in its delivery reports.
     metadata: str = ""
-    conversation_metadata: Raw | None = None
+    #: A JSON object, as the client gave it.
+    conversation_metadata: dict[str, Any] | None = None
     correlation_id: str = ""
     callback_url: str = ""
     high_priority: bool = False
