@@ -37,7 +37,7 @@ async def test_phones_buttons_and_callbacks_are_shown(simulator: Any) -> None:
     assert "Coming?" in text
     assert 'data-press="c:1"' in text
     assert 'href="https://a.example/m"' in text
-    assert "<b>Delivery report</b> DELIVERED SMS" in text
+    assert '<span class="detail">DELIVERED SMS</span>' in text
 
 
 @pytest.mark.parametrize(

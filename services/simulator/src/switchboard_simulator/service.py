@@ -24,13 +24,14 @@ _EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 def build_app(world: World) -> Starlette:
     """Every path the simulator answers."""
+    # Routes are tried in order: what load tests call comes first.
     routes = [
-        *Page(world).routes(),
-        *Control(world).routes(),
         Route("/bot{token}/{method}", world.bot_api.call, methods=["GET", "POST"]),
         Route("/file/bot{token}/files/{file_id}/{name}", world.bot_api.download),
         Route("/receiver/{name}", world.receiver.take, methods=_EVERY_METHOD),
         Route("/receiver/{name}/{rest:path}", world.receiver.take, methods=_EVERY_METHOD),
+        *Page(world).routes(),
+        *Control(world).routes(),
         Route("/health/live", _healthy),
         Route("/health/ready", _healthy),
         Route("/metrics", _metrics),

@@ -170,9 +170,10 @@ def callback_row(callback: ReceivedCallback) -> str:
     note = f'<p class="note">{escape(callback.signature_note)}</p>' if callback.signature_note else ""
     return (
         f'<li class="callback"><details><summary><time>{_time(callback.at)}</time>'
-        f'<span class="what"><b>{escape(title)}</b> {escape(detail)}</span>'
+        f'<b class="what">{escape(title)}</b>'
         f'<span class="chip {_tone(callback.signature)}">{_VERDICTS[callback.signature]}</span>'
-        f'<span class="chip {"good" if good else "bad"}" title="answered">{answered}</span>{repeated}</summary>'
+        f'<span class="chip {"good" if good else "bad"}" title="answered">{answered}</span>{repeated}'
+        f'<span class="detail">{escape(detail)}</span></summary>'
         f'<p class="note">{escape(callback.method)} {escape(callback.path)}</p>{note}'
         f"<pre>{escape(_pretty(callback.body))}</pre><table>{headers}</table></details></li>"
     )
