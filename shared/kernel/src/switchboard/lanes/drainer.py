@@ -23,7 +23,7 @@ from switchboard.ids import LaneId
 from switchboard.lanes.gcra import BYPASS_AHEAD_US
 from switchboard.lanes.lane import LaneKind
 from switchboard.lanes.locked import NOTIFY_CHANNEL, AttemptKey, lock_lanes
-from switchboard.lanes.round import Granted, Place, Transaction, mark_abandoned
+from switchboard.lanes.round import Granted, Place, Round, Transaction, mark_abandoned
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import StepAbandoned
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
@@ -70,6 +70,7 @@ class Drainer:
         self._places: dict[LaneId, Place] = {}
         self._discover_at = 0.0
         self._news = asyncio.Event()
+        self._round = asyncio.Lock()
 
     @property
     def lanes_held(self) -> int:
@@ -116,28 +117,36 @@ class Drainer:
 
         Raises what the database or the publisher raises; the leased items are then published by the next round.
         """
-        await self._discover()
-        due = self._due()
-        if not due:
-            return 0
+        async with self._round:
+            await self._discover()
+            due = self._due()
+            if not due:
+                return 0
+            try:
+                done = await self._lease_and_publish(due)
+            except BaseException:
+                # What the database now says is not known here: these lanes are taken over anew.
+                self._forget(due)
+                raise
+            if done.abandoned:
+                await self._abandon(done.abandoned)
+            return len(done.going)
+
+    async def _lease_and_publish(self, due: Sequence[LaneId]) -> Round:
         async with self._pool.acquire() as connection, connection.transaction():
             done = await Transaction(self._owner, self._places, connection).run(due)
-        going = done.republished + done.granted
-        try:
-            if going:
-                crash_point("drainer.after_claim")
-                await self._publish(going)
-        except BaseException:
-            for lane in {item.lane for item in going}:
-                self._places.pop(lane, None)
-            self._discover_at = 0.0
-            raise
-        self._note_published(going)
+        if done.going:
+            crash_point("drainer.after_claim")
+            await self._publish(done.going)
+        self._note_published(done.going)
         _granted_total.inc(len(done.granted))
         _republished_total.inc(len(done.republished))
-        if done.abandoned:
-            await self._abandon(done.abandoned)
-        return len(going)
+        return done
+
+    def _forget(self, lanes: Iterable[LaneId]) -> None:
+        for lane in lanes:
+            self._places.pop(lane, None)
+        self._discover_at = 0.0
 
     async def _run_while(self, listening: Any) -> None:
         while not listening.is_closed():

@@ -90,6 +90,11 @@ class Round(Struct):
     republished: list[Granted]
     abandoned: list[AttemptKey]
 
+    @property
+    def going(self) -> list[Granted]:
+        """What is to be published, in order: what an earlier owner had leased stands first."""
+        return self.republished + self.granted
+
 
 class Transaction:
     """One round's transaction over the lanes that are due."""
