@@ -59,15 +59,15 @@ async def test_a_broker_killed_under_load_loses_nothing_that_was_acknowledged(
     await wait_until(lambda: refused >= 2 and consumer.state.waiting.get(WaitCause.BROKER) is not None)
     await broker.start_async()
     back = len(acknowledged)
-    await wait_until(lambda: len(acknowledged) > back + 200, 20)
+    await wait_until(lambda: len(acknowledged) > back + 200, 40)
     going = False
     await loading
-    await wait_until(lambda: acknowledged <= {int(value) for value in seen.values}, 20)
+    await wait_until(lambda: acknowledged <= {int(value) for value in seen.values}, 40)
 
     async def committed() -> bool:
         return await bus.committed(topic) == await bus.ends(topic)
 
-    assert await wait_until(committed, 20)
+    assert await wait_until(committed, 40)
     assert not bus.exits
 
 
@@ -101,9 +101,9 @@ async def test_a_frozen_broker_delays_but_hangs_nobody(
             return False
         return True
 
-    assert await wait_until(published, 20)
-    await wait_until(lambda: b"99" in seen.values, 20)
-    await wait_until(lambda: consumer.state.waiting.get(WaitCause.BROKER) is None)
+    assert await wait_until(published, 40)
+    await wait_until(lambda: b"99" in seen.values, 40)
+    await wait_until(lambda: consumer.state.waiting.get(WaitCause.BROKER) is None, 40)
     assert not bus.exits
 
 

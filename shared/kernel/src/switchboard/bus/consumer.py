@@ -317,11 +317,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 self._metrics.commits_failed.labels(self._group).inc()
                 log.info("bus.commit_after_rebalance", group=self._group, error=type(error).__name__)
             except (TimeoutError, KafkaError, OSError) as error:
-                self._broker_away = True
                 self._metrics.commits_failed.labels(self._group).inc()
-                log.warning("bus.commit_failed", group=self._group, error=type(error).__name__)
+                self._missed_broker(error)
             else:
-                self._broker_away = False
+                self._heard_broker()
                 self._committed.update({TopicPartition(*place): offset for place, offset in offsets.items()})
 
     # Assignments
@@ -363,12 +362,21 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             async with asyncio.timeout(self._settings.commit_timeout_seconds):
                 ends = await kafka.end_offsets(places)
         except (TimeoutError, KafkaError, OSError) as error:
-            self._broker_away = True
-            log.warning("bus.probe_failed", group=self._group, error=type(error).__name__)
+            self._missed_broker(error)
             return
-        self._broker_away = False
+        self._heard_broker()
         self._positions = {tuple(place): await self._position(kafka, place) for place in places}
         self._ends = {tuple(place): end for place, end in ends.items()}
+
+    def _missed_broker(self, error: Exception) -> None:
+        if not self._broker_away:
+            log.warning("bus.broker_away", group=self._group, error=type(error).__name__)
+        self._broker_away = True
+
+    def _heard_broker(self) -> None:
+        if self._broker_away:
+            log.info("bus.broker_back", group=self._group)
+        self._broker_away = False
 
     @staticmethod
     async def _position(kafka: AIOKafkaConsumer, place: KafkaPartition) -> int:
