@@ -346,3 +346,13 @@ def test_every_fault_of_the_control_api_is_known_here() -> None:
 
     for kind in FaultKind:
         assert of_fault(Fault(kind=kind)).name == kind.value
+
+
+def test_the_table_of_magic_numbers_is_written_down() -> None:
+    import switchboard_simulator.smsc as smsc
+
+    readme = (Path(smsc.__file__).parent / "README.md").read_text()
+
+    assert [f"| {magic.ending} | {magic.does} |" for magic in MAGIC] == [
+        line for line in readme.splitlines() if line.startswith("| 99")
+    ]
