@@ -56,8 +56,8 @@ class Router:
     def __init__(self, context: RouterContext, app: App, kafka: str, prefix: str) -> None:
         self.context = context
         self.app = app
-        self._kafka = kafka
-        self._prefix = prefix
+        self.kafka = kafka
+        self.prefix = prefix
         self._offset = 0
         self._accepted = OnAccepted(context)
         self._attempts = OnAttempts(context)
@@ -105,12 +105,12 @@ class Router:
 
     def record(self, topic: Topic[Any], record: Any) -> Record:
         self._offset += 1
-        return Record(topic.name(self._prefix), 0, self._offset, b"key", topic.encode(record), topic.headers(record), 0)
+        return Record(topic.name(self.prefix), 0, self._offset, b"key", topic.encode(record), topic.headers(record), 0)
 
     async def _all(self, topic: Topic[Any], channel: ChannelName | None) -> list[Any]:
         consumer = AIOKafkaConsumer(
-            topic.name(self._prefix, channel),
-            bootstrap_servers=self._kafka,
+            topic.name(self.prefix, channel),
+            bootstrap_servers=self.kafka,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
         )

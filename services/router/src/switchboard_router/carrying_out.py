@@ -20,6 +20,8 @@ from switchboard.store import messages as store
 from switchboard.store import timeline
 from switchboard.store.messages import Message, PlannedAttempt
 from switchboard.store.pool import Connection
+from switchboard.telemetry.export import ask_for_export
+from switchboard.telemetry.sampling import is_remarkable, is_sampled
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard_router.context import RouterContext
 from switchboard_router.pacing import Pacing, units_of
@@ -92,6 +94,7 @@ async def carry_out(
     ]
     await store.republish(connection, republished)
     await timeline.write(connection, [_happening(item, now) for item in decided if _is_worth_telling(item)])
+    await _ask_for_traces(context, connection, decided)
     return [
         Output(item.after, item.decision.effects, _send_before(item, slots))
         for item in decided
@@ -240,6 +243,18 @@ def _happening(item: Decided, now: datetime) -> Happening:
 def _is_worth_telling(item: Decided) -> bool:
     """A deadline that moved nothing is no event in a message's life."""
     return item.kind is not Kind.DUE or bool(item.decision.effects) or item.decision.progress.is_final
+
+
+async def _ask_for_traces(context: RouterContext, connection: Connection, decided: Sequence[Decided]) -> None:
+    ratio = context.trace_ratio
+    if ratio is None:
+        return
+    wanted = [
+        item.message.id
+        for item in decided
+        if is_remarkable(item.decision) or (item.decision.progress.is_final and is_sampled(item.message.id, ratio))
+    ]
+    await ask_for_export(connection, wanted)
 
 
 def _dispatched(item: Decided) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class RouterContext(Struct, frozen=True):
     renderers: Mapping[ChannelName, ModuleType]
     #: Messages a second per app and channel where the app does not say.
     default_lane_rate: float
+    #: Share of messages traced in any case. None: traces go nowhere.
+    trace_ratio: float | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -1,7 +1,9 @@
 """The parts that every composition root puts together in the same way: keys, configuration, producer, consumers."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from switchboard.bus import BusSettings, Consumer, LoopLag, Producer, Watchdog
@@ -82,3 +84,27 @@ async def consuming(runtime: Runtime[S], consumers: Sequence[Consumer]) -> Async
         watchdog.stop()
         for consumer in started:
             await consumer.stop()
+
+
+@asynccontextmanager
+async def running(runtime: Runtime[S], **loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run endless loops beside the consumers. One that ends by an error ends the process: a new one may fare better."""
+    tasks = {name: asyncio.create_task(_endless(loop), name=name) for name, loop in loops.items()}
+    for name, task in tasks.items():
+        task.add_done_callback(partial(_report, runtime, name))
+    try:
+        yield
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+async def _endless(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+def _report(runtime: Runtime[S], name: str, task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        error = task.exception()
+        runtime.fail(f"{name} ended: {type(error).__name__ if error else 'it returned'}")
