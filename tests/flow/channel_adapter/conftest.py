@@ -1,8 +1,8 @@
 """A channel-adapter on a real database and broker, with a scripted channel for a provider."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,7 +27,7 @@ from switchboard.content import AppMessage, TextMessage
 from switchboard.http.client import HttpClient
 from switchboard.http.pooled import PooledHttpClient
 from switchboard.identity import ChannelIdentity, ChannelName
-from switchboard.ids import AccountKey, AppId, MessageId, ProjectId, mint
+from switchboard.ids import AccountKey, AppId, MessageId, ProjectId, attempt_id, mint
 from switchboard.records import AttemptFinished, AttemptsRecord, DispatchMessage, ReceiptReceived
 from switchboard.runtime import Runtime
 from switchboard.secrets import KeyRing
@@ -45,6 +45,7 @@ from switchboard_channels.telegram.manifest import MANIFEST
 PROJECT = ProjectId("0d2c8f1a-6a5e-4a57-9a58-6b1f6fb1b0c4")
 TELEGRAM = ChannelName("TELEGRAM")
 KEYS = KeyRing.generate()
+AT_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 Script = Callable[[Attempt], Awaitable[SendResult]]
 
@@ -245,5 +246,13 @@ def quick(seconds: float) -> Manifest:
     return replace(MANIFEST, send_timeout_seconds=seconds)
 
 
-def chats(orders: Sequence[DispatchMessage]) -> list[str]:
-    return [order.identity.identity for order in orders]
+def attempt_of(identity: str) -> Attempt:
+    """An attempt with nothing special about it."""
+    message_id = MessageId(mint())
+    return Attempt(
+        message_id=message_id,
+        attempt_id=attempt_id(message_id, 0, 1),
+        app_id=AppId("a"),
+        identity=ChannelIdentity(TELEGRAM, identity),
+        message=AppMessage(text_message=TextMessage("The ferry leaves at noon.")),
+    )

@@ -7,7 +7,6 @@ its share: whoever holds more lets one go. Run no more instances of a connection
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -71,14 +70,29 @@ class Right(Struct, frozen=True):
 
 
 class Lease:
-    """The right to hold one bind, until `lost` is set."""
+    """The right to hold one bind, until `lost` is set: by a timer, so that a database that hangs cannot extend it."""
 
-    def __init__(self, account: AccountKey, right: Right, until: float) -> None:
+    def __init__(self, account: AccountKey, right: Right, taken_at: float, seconds: float) -> None:
+        """`taken_at` is the event loop's time before the row was asked for."""
         self.lost = asyncio.Event()
         self.account = account
         self.right = right
-        #: Monotonic: from here on another instance may have it.
-        self.until = until
+        self._seconds = seconds
+        self._timer = self._set_timer(taken_at)
+
+    def renewed(self, asked_at: float) -> None:
+        """The row was renewed; it was asked for at that time."""
+        self._timer.cancel()
+        self._timer = self._set_timer(asked_at)
+
+    def close(self) -> None:
+        """Nobody holds a bind under it any more."""
+        self._timer.cancel()
+        self.lost.set()
+
+    def _set_timer(self, begun_at: float) -> asyncio.TimerHandle:
+        margin = min(_MARGIN_SECONDS, self._seconds / 2)
+        return asyncio.get_running_loop().call_at(begun_at + self._seconds - margin, self.lost.set)
 
 
 class Held(Struct, frozen=True, eq=False):
@@ -149,6 +163,7 @@ class Binds:
         await asyncio.gather(*(held.task for held in self._held), *self._giving_back, return_exceptions=True)
         try:
             for held in self._held:
+                held.lease.close()
                 await self._give_back(held.lease)
             await self._pool.execute(_LEAVE, self._channel, self._owner)
         except TRANSIENT_ERRORS:
@@ -163,7 +178,7 @@ class Binds:
         while True:
             try:
                 await self._look()
-            except TRANSIENT_ERRORS as error:
+            except Exception as error:  # noqa: BLE001  # without this loop every bind would be lost for good
                 log.warning("binds cannot be looked after", channel=self._channel, error=type(error).__name__)
             self._end_what_is_over()
             metrics.binds.labels(self._channel).set(self._line.bound)
@@ -176,10 +191,7 @@ class Binds:
 
     async def _look(self) -> None:
         """Renew, close what is not wanted any more, open what is missing."""
-        try:
-            await self._renew()
-        finally:
-            self._lose_what_was_not_renewed()
+        await self._renew()
         await self._pool.execute(_APPEAR, self._channel, self._owner, self._lease_seconds)
         holders = max(1, await self._pool.fetchval(_HOLDERS, self._channel))
         wanted = {
@@ -205,12 +217,13 @@ class Binds:
             held.lease.lost.set()
         await self._pool.execute(_SLOTS, account.key, limit)
         for _ in range(share - len(live)):
-            before = time.monotonic()
+            asked_at = asyncio.get_running_loop().time()
             row = await self._pool.fetchrow(_TAKE, account.key, self._owner, limit, self._lease_seconds)
             if row is None:
                 return
-            lease = Lease(account.key, Right(row["slot"], row["token"]), before + self._lease_seconds)
+            lease = Lease(account.key, Right(row["slot"], row["token"]), asked_at, self._lease_seconds)
             if not self._open(account, lease):
+                lease.close()
                 await self._give_back(lease)
                 return
 
@@ -230,7 +243,7 @@ class Binds:
         for held in self._held:
             if held.lease.lost.is_set():
                 continue
-            before = time.monotonic()
+            asked_at = asyncio.get_running_loop().time()
             right = held.lease.right
             renewed = await self._pool.fetchval(
                 _RENEW, held.lease.account, right.slot, self._owner, right.token, self._lease_seconds
@@ -239,18 +252,13 @@ class Binds:
                 log.warning("a bind's lease was lost", channel=self._channel, account=held.account.key)
                 held.lease.lost.set()
             else:
-                held.lease.until = before + self._lease_seconds
-
-    def _lose_what_was_not_renewed(self) -> None:
-        now = time.monotonic()
-        for held in self._held:
-            if now >= held.lease.until - min(_MARGIN_SECONDS, self._lease_seconds / 2):
-                held.lease.lost.set()
+                held.lease.renewed(asked_at)
 
     def _end_what_is_over(self) -> None:
         """Give back the leases of sessions that ended, whatever the reason."""
         for held in [held for held in self._held if held.task.done()]:
             self._held.remove(held)
+            held.lease.close()
             self._line.remove(held.account.key, held.session)
             if not held.task.cancelled() and (error := held.task.exception()) is not None:
                 log.error("a session ended with an error", channel=self._channel, error=type(error).__name__)

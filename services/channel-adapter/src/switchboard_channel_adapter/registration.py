@@ -15,7 +15,7 @@ from switchboard.configuration import Configuration
 from switchboard.http.client import HttpClient, HttpError
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId
-from switchboard.store.pool import TRANSIENT_ERRORS, Pool
+from switchboard.store.pool import Pool
 from switchboard_channel_adapter.webhooks import webhook_url
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ class Registration:
         while True:
             try:
                 await self._register_due()
-            except TRANSIENT_ERRORS as error:
+            except Exception as error:  # noqa: BLE001  # the next round tries again
                 log.warning("webhooks cannot be registered now", error=type(error).__name__)
             waiting = bool(self._due) or self._everything_due
             try:

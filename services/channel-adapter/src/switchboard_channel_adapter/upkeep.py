@@ -6,13 +6,12 @@ from typing import Final
 
 import structlog
 
-from switchboard.bus import BusError
 from switchboard.channel.contract import InboundPart, PutsTogether
 from switchboard.channel.errors import NotConfigured
 from switchboard.configuration import Configuration
 from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey, AppId
-from switchboard.store.pool import TRANSIENT_ERRORS, Pool
+from switchboard.store.pool import Pool
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.inbound import Facts
 
@@ -69,7 +68,7 @@ class Upkeep:
         while True:
             try:
                 await self.sweep()
-            except (BusError, *TRANSIENT_ERRORS) as error:
+            except Exception as error:  # noqa: BLE001  # the next round tries again
                 log.warning("upkeep is put off", error=type(error).__name__)
             await asyncio.sleep(_INTERVAL_SECONDS)
 
