@@ -29,25 +29,26 @@ def standard(secret_bytes: bytes) -> dict[str, str]:
     return {"webhook-id": "msg_1", "webhook-timestamp": "1752570123", "webhook-signature": f"v1,old= v1,{signature}"}
 
 
-CHECKS: dict[str, tuple[str | None, dict[str, str], bytes, Verdict]] = {
-    "the contract's vector": (SECRET, SIGNED, BODY, Verdict.VALID),
-    "one byte more": (SECRET, SIGNED, BODY + b" ", Verdict.INVALID),
-    "another secret": ("other", SIGNED, BODY, Verdict.INVALID),
-    "another nonce": (SECRET, {**SIGNED, "x-sinch-webhook-signature-nonce": "n"}, BODY, Verdict.INVALID),
-    "another algorithm": (SECRET, {**SIGNED, "x-sinch-webhook-signature-algorithm": "md5"}, BODY, Verdict.INVALID),
-    "no timestamp": (SECRET, {**SIGNED, "x-sinch-webhook-signature-timestamp": ""}, BODY, Verdict.INVALID),
-    "no signature": (SECRET, {}, BODY, Verdict.UNSIGNED),
-    "no secret": (None, SIGNED, BODY, Verdict.UNCHECKED),
-    "both signatures": (SECRET, SIGNED | standard(SECRET.encode()), BODY, Verdict.VALID),
-    "a wrong second signature": (SECRET, SIGNED | standard(b"other"), BODY, Verdict.INVALID),
+CHECKS: dict[str, tuple[tuple[str, ...], dict[str, str], bytes, Verdict]] = {
+    "the contract's vector": ((SECRET,), SIGNED, BODY, Verdict.VALID),
+    "one byte more": ((SECRET,), SIGNED, BODY + b" ", Verdict.INVALID),
+    "another secret": (("other",), SIGNED, BODY, Verdict.INVALID),
+    "another nonce": ((SECRET,), {**SIGNED, "x-sinch-webhook-signature-nonce": "n"}, BODY, Verdict.INVALID),
+    "another algorithm": ((SECRET,), {**SIGNED, "x-sinch-webhook-signature-algorithm": "md5"}, BODY, Verdict.INVALID),
+    "no timestamp": ((SECRET,), {**SIGNED, "x-sinch-webhook-signature-timestamp": ""}, BODY, Verdict.INVALID),
+    "no signature": ((SECRET,), {}, BODY, Verdict.UNSIGNED),
+    "no secret": ((), SIGNED, BODY, Verdict.UNCHECKED),
+    "the older of two secrets": (("newer", SECRET), SIGNED, BODY, Verdict.VALID),
+    "both signatures": ((SECRET,), SIGNED | standard(SECRET.encode()), BODY, Verdict.VALID),
+    "a wrong second signature": ((SECRET,), SIGNED | standard(b"other"), BODY, Verdict.INVALID),
 }
 
 
 @pytest.mark.parametrize("case", CHECKS)
 def test_the_signature_is_checked_over_the_raw_body(case: str) -> None:
-    secret, headers, body, verdict = CHECKS[case]
+    secrets, headers, body, verdict = CHECKS[case]
 
-    assert check(secret, headers, body)[0] is verdict
+    assert check(secrets, headers, body)[0] is verdict
 
 
 async def post(simulator: Any, body: bytes = b"{}", headers: dict[str, str] | None = None) -> Any:
@@ -78,6 +79,14 @@ async def test_a_receivers_secret_is_never_told(simulator: Any) -> None:
 
     assert told.json["has_secret"] is True
     assert SECRET.encode() not in told.content
+
+
+async def test_while_a_secret_is_changed_either_is_good(simulator: Any) -> None:
+    for secret, verdict in (["newer", SECRET], "valid"), ("newer", "invalid"), (None, "unchecked"):
+        await simulator.control("PUT", "receivers/app", secret=secret)
+        await post(simulator, BODY, SIGNED)
+
+        assert simulator.callbacks()[-1]["signature"] == verdict
 
 
 async def test_any_body_is_kept(simulator: Any) -> None:

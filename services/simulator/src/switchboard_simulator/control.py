@@ -112,7 +112,8 @@ class PhoneOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ReceiverOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PUT /control/receivers/{name}`. What is absent stays as it is; a null secret is forgotten."""
 
-    secret: str | UnsetType | None = UNSET
+    #: Several while a secret is being changed: callbacks may be signed with any of them.
+    secret: str | tuple[str, ...] | UnsetType | None = UNSET
     behaviour: Behaviour | UnsetType = UNSET
 
 
@@ -254,7 +255,7 @@ class Control:
         order = await _read(request, ReceiverOrder)
         receiver = self._world.receivers.need(request.path_params["name"])
         if order.secret is not UNSET:
-            receiver.secret = order.secret
+            receiver.secrets = (order.secret,) if isinstance(order.secret, str) else order.secret or ()
         if order.behaviour is not UNSET:
             receiver.behave(order.behaviour)
         return _json(receiver.summary())

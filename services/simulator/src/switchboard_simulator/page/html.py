@@ -163,6 +163,9 @@ def callback_row(callback: ReceivedCallback) -> str:
     answered = "no answer" if callback.status is None else str(callback.status)
     good = callback.status is not None and 200 <= callback.status < 300
     repeated = '<span class="chip warn">again</span>' if callback.repeated else ""
+    attempt = callback.headers.get("switchboard-attempt", "1")
+    if attempt != "1":
+        repeated = f'<span class="chip warn">try {escape(attempt)}</span>'
     headers = "".join(
         f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>"
         for name, value in sorted(callback.headers.items())

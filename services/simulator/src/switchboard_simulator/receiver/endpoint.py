@@ -67,7 +67,7 @@ class ReceiverEndpoint:
         self, receiver: Receiver, request: Request, headers: Mapping[str, str], body: bytes,
         behaviour: Behaviour, status: int | None,
     ) -> ReceivedCallback:  # fmt: skip
-        verdict, note = check(receiver.secret, headers, body)
+        verdict, note = check(receiver.secrets, headers, body)
         event = next((headers[name] for name in EVENT_HEADERS if name in headers), "")
         return ReceivedCallback(
             number=receiver.received + 1,

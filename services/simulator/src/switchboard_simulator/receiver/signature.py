@@ -6,22 +6,26 @@ Beside the contract's own signature a callback may carry the one of Standard Web
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from switchboard_simulator.receiver.record import Verdict
 
 _PREFIX = "x-sinch-webhook-signature"
 
 
-def check(secret: str | None, headers: Mapping[str, str], body: bytes) -> tuple[Verdict, str]:
-    """The verdict on a callback and why. `headers` have lower-case names."""
-    if secret is None:
+def check(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> tuple[Verdict, str]:
+    """The verdict on a callback and why. `headers` have lower-case names; one of the secrets has to fit."""
+    if not secrets:
         return Verdict.UNCHECKED, "no secret is set for this receiver"
     signature = headers.get(_PREFIX)
     if signature is None:
         return Verdict.UNSIGNED, f"there is no {_PREFIX} header"
-    why = _contract(secret, signature, headers, body) or _standard(secret, headers, body)
-    return (Verdict.INVALID, why) if why else (Verdict.VALID, "")
+    why = ""
+    for secret in secrets:
+        why = _contract(secret, signature, headers, body) or _standard(secret, headers, body)
+        if not why:
+            return Verdict.VALID, ""
+    return Verdict.INVALID, why
 
 
 def _contract(secret: str, signature: str, headers: Mapping[str, str], body: bytes) -> str:
@@ -50,8 +54,9 @@ def _standard(secret: str, headers: Mapping[str, str], body: bytes) -> str:
 def _standard_key(secret: str) -> bytes:
     """`whsec_` and base64 is how Standard Webhooks writes keys; any other text is the key itself."""
     if secret.startswith("whsec_"):
+        encoded = secret.removeprefix("whsec_")
         try:
-            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True) or secret.encode()
         except binascii.Error:
             pass
     return secret.encode()

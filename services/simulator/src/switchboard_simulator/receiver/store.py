@@ -17,7 +17,8 @@ class Receiver:
 
     def __init__(self, name: str, keep: int) -> None:
         self.name = name
-        self.secret: str | None = None
+        #: What callbacks may be signed with: several while a secret is being changed, none: nothing is checked.
+        self.secrets: tuple[str, ...] = ()
         self.behaviour = Behaviour()
         #: How many requests the present behaviour has met.
         self.uses = 0
@@ -62,7 +63,7 @@ class Receiver:
             name=self.name,
             received=self.received,
             verdicts={str(verdict): count for verdict, count in self.verdicts.items() if count},
-            has_secret=self.secret is not None,
+            has_secret=bool(self.secrets),
             behaviour=structs.replace(self.behaviour),
         )
 
