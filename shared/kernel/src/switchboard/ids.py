@@ -67,11 +67,12 @@ def lowest_at(moment: datetime) -> str:
 
 
 def derive(near: str, *causes: str | int) -> str:
-    """Make the ULID that `causes` lead to, in the same millisecond (and so the same partition) as the id `near`.
+    """Make the ULID that `near` and `causes` lead to, in the same millisecond (and so the same partition) as `near`.
 
-    Equal causes give an equal id in every process and at every time.
+    Equal causes give an equal id in every process and at every time. `near` is one of them as a whole: many ids are
+    made in one millisecond.
     """
-    digest = hashlib.blake2b("\x1f".join(map(str, causes)).encode(), digest_size=10, person=b"switchboard-id")
+    digest = hashlib.blake2b("\x1f".join((near, *map(str, causes))).encode(), digest_size=10, person=b"switchboard-id")
     return near[:_TIME_LENGTH] + _base32(int.from_bytes(digest.digest(), "big"), 16)
 
 
