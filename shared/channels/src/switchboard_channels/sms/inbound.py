@@ -178,6 +178,9 @@ class Deliveries:
     def name(self, body: DeliverSm | DataSm, closed: asyncio.Event, now: datetime) -> Delivery:
         """The delivery this is; the same object again while it is the same delivery."""
         mark = fingerprint(body)
+        if mode_of(body.esm_class) is not MessagingMode.MESSAGE:
+            # Receipts are known by the id they carry; the same one twice is a fact told twice.
+            return Delivery(mark, now, closed)
         before = self._known.get(mark)
         if before is not None and _is_repeat(before, closed, now):
             return before

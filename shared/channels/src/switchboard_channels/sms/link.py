@@ -344,7 +344,7 @@ class Link(asyncio.Protocol):
             return
         if status == Status.RTHROTTLED:
             self._pause(waiting)
-        elif status == 0:
+        elif status == 0 and waiting.written_at >= self._paused_until:
             self._pause_seconds = 0.0
         pause = self._pause_seconds if status == Status.RTHROTTLED else 0.0
         _settle(waiting, Answered(status, message_id, pause))
@@ -353,14 +353,11 @@ class Link(asyncio.Protocol):
 
     def _pause(self, throttled: _Waiting) -> None:
         """Stop writing for a while; longer each time the first submits after a pause are throttled again."""
-        now = self._loop.time()
-        # Submits written before the pause began are refused by the same throttle: they do not make it longer.
-        if throttled.written_at < self._paused_until - self._pause_seconds:
-            return
-        if now < self._paused_until:
+        # What was written before the pause was refused by the same throttle: it does not make it longer.
+        if throttled.written_at < self._paused_until:
             return
         self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or FIRST_PAUSE_SECONDS)
-        self._paused_until = now + self._pause_seconds
+        self._paused_until = self._loop.time() + self._pause_seconds
         self._pump_at(self._pause_seconds)
 
     def _may_write(self) -> bool:

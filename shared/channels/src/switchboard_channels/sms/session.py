@@ -273,7 +273,8 @@ class SmppSession:
                 # The first part never goes again by itself: the router decides.
                 answer = await (self._submit(part, deadline) if number == 1 else self._submit_later(part, deadline))
             except UnwritableValue as error:
-                return SendResult(Rejected(Reason(ReasonCode.BAD_REQUEST, str(error))), tuple(exchanges))
+                reason = Reason(ReasonCode.BAD_REQUEST, str(error))
+                return SendResult(PartlyAccepted(tuple(ids), reason) if ids else Rejected(reason), tuple(exchanges))
             exchanges.append(_exchange(f"submit_sm {number}/{len(parts)}", answer, started_at, self._now()))
             if not (isinstance(answer, Answered) and answer.status == 0):
                 return SendResult(self._end(answer, tuple(ids)), tuple(exchanges))
