@@ -42,6 +42,8 @@ class Service(Struct, frozen=True):
     #: Services that have to be ready before this one starts.
     after: tuple[str, ...] = ()
     ready_seconds: float = 60.0
+    #: Added to the environment of its first run only: a process told to crash does not crash again and again.
+    first_environment: Mapping[str, str] = {}
 
 
 class RestartPolicy(Struct, frozen=True):
@@ -125,14 +127,9 @@ class Supervisor:
         self._services = tuple(services)
         self._tell = tell
         self._policy = policy or RestartPolicy()
+        self._logs = logs
         self._children = {
-            service.name: ChildProcess(
-                service.name,
-                service.command,
-                log=logs / f"{service.name}.log",
-                environment=service.environment,
-                grace_seconds=STOP_SECONDS,
-            )
+            service.name: self._child(service, {**service.environment, **service.first_environment})
             for service in services
         }
         self._ready = {service.name: asyncio.Event() for service in services}
@@ -188,6 +185,15 @@ class Supervisor:
         if child.pid is not None:
             self._tell(Started(service.name, child.pid))
 
+    def _child(self, service: Service, environment: Mapping[str, str]) -> ChildProcess:
+        return ChildProcess(
+            service.name,
+            service.command,
+            log=self._logs / f"{service.name}.log",
+            environment=environment,
+            grace_seconds=STOP_SECONDS,
+        )
+
     async def _until_ready(self, service: Service, seconds: float = math.inf) -> None:
         """Raises ServiceFailed when the process ends first, or the seconds are over."""
         child = self._children[service.name]
@@ -218,16 +224,18 @@ class Supervisor:
 
     async def _keep(self, service: Service) -> None:
         """Start the service again whenever it ends, until we are cancelled."""
-        child = self._children[service.name]
         clock = asyncio.get_running_loop().time
         failures = 0
         while True:
             begun = clock()
+            child = self._children[service.name]
             returncode = await child.ended()
             failures = self._policy.failures(failures, clock() - begun)
             delay = self._policy.delay_seconds(failures)
             self._tell(Ended(service.name, returncode, delay, _last_words(child)))
             await asyncio.sleep(delay)
+            if service.first_environment:
+                self._children[service.name] = self._child(service, service.environment)
             while not (await self._started_again(service, delay)):
                 failures += 1
                 delay = self._policy.delay_seconds(failures)
