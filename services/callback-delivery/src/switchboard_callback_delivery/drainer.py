@@ -162,7 +162,7 @@ class Drainer:
     async def _try(self, claimed: Claimed, now: datetime) -> None:
         event, lease = claimed.event, claimed.lease
         try:
-            destination = await destination_of(self._apps, event)
+            destination = None if claimed.is_finished else await destination_of(self._apps, event)
             if destination is None:
                 await self._recorder.record(Outcome(event=event, lease=lease, dismissed=True))
             elif _is_over(claimed, now):

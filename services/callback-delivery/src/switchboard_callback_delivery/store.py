@@ -38,6 +38,8 @@ class Claimed(Struct, frozen=True):
 
     event: Event
     lease: Lease
+    #: It is finished already, though its stream does not know: there is nothing to try.
+    is_finished: bool = False
 
 
 class Parked(Struct, frozen=True, kw_only=True):
@@ -334,7 +336,12 @@ async def claim(
         owner,
         LEASE_SECONDS,
     )
-    return [Claimed(_event(row), Lease(row["endpoint"], row["stream"], row["apart"], row["token"])) for row in rows]
+    return [
+        Claimed(
+            _event(row), Lease(row["endpoint"], row["stream"], row["apart"], row["token"]), row["state"] != "waiting"
+        )
+        for row in rows
+    ]
 
 
 async def busy_lanes(connection: Connection, after: str, now: datetime, limit: int) -> list[asyncpg.Record]:
