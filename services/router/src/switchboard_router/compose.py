@@ -2,16 +2,22 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 import switchboard_channels
 from switchboard.assembly import bus_settings, configured, consuming, key_ring, producing, record_key, running
 from switchboard.bus import BatchHandler, Consumer
+from switchboard.bus.settlement import Settlement
 from switchboard.channel.registry import manifests, renderers
 from switchboard.lanes.drainer import Drainer
 from switchboard.runtime import Runtime
+from switchboard.settings import CommonSettings
+from switchboard.store.messages import database_now
+from switchboard.store.sweeps import BodySweep, DaySweep, DueSweep, Sweeper
 from switchboard.telemetry.export import TraceExport
 from switchboard.topics import ATTEMPTS, INBOUND, MESSAGES_ACCEPTED, Topic
 from switchboard_router.accepted import OnAccepted
@@ -47,38 +53,57 @@ async def compose(runtime: Runtime[RouterSettings]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def waiting_work(context: RouterContext, runtime: Runtime[RouterSettings]) -> AsyncIterator[None]:
-    """What waits in the database: lanes to drain, deadlines to watch, traces to export."""
+    """What waits in the database: lanes to drain, deadlines to watch, contents to purge, traces to export."""
     settings = runtime.settings
-    loops: dict[str, Callable[[], Awaitable[None]]] = {}
-    if settings.otlp_endpoint:
-        loops["traces"] = TraceExport(runtime.pool, OTLPSpanExporter(endpoint=settings.otlp_endpoint)).run
-    if not settings.drain_lanes:
-        async with running(runtime, **loops):
-            yield
-        return
     granting = Granting(context, settings.topic_prefix)
     drainer = Drainer(runtime.pool, granting.publish, granting.tell, owner=f"{runtime.service}-{settings.ordinal or 0}")
-    async with running(runtime, drainer=drainer.run, **loops):
+    settlement = Settlement(
+        bus_settings(settings, runtime.service),
+        {group_of(group, settings): topic.name(settings.topic_prefix) for topic, group in READS},
+        partial(_now, context),
+    )
+    sweeper = Sweeper(
+        [DueSweep(runtime.pool, granting.tell), BodySweep(runtime.pool, settlement.settled), DaySweep(runtime.pool)]
+    )
+    loops: dict[str, Callable[[], Awaitable[None]]] = {"drainer": drainer.run, "sweeps": sweeper.run}
+    if settings.otlp_endpoint:
+        loops["traces"] = TraceExport(runtime.pool, OTLPSpanExporter(endpoint=settings.otlp_endpoint)).run
+    async with running(runtime, **loops):
         yield
     await drainer.give_up()
+    await settlement.stop()
+
+
+#: The topics the router reads, and the groups it reads them in.
+READS: Final[tuple[tuple[Topic[Any], str], ...]] = (
+    (MESSAGES_ACCEPTED, "router.accepted"),
+    (ATTEMPTS, "router.attempts"),
+    (INBOUND, "router.inbound"),
+)
+
+
+def group_of(group: str, settings: CommonSettings) -> str:
+    """A consumer group's name in this installation."""
+    return f"{settings.topic_prefix}{group}"
 
 
 def consumers(context: RouterContext, runtime: Runtime[RouterSettings]) -> Sequence[Consumer]:
     """One consumer for each topic the router reads."""
     settings = runtime.settings
-    handlers: tuple[tuple[Topic[Any], str, BatchHandler], ...] = (
-        (MESSAGES_ACCEPTED, "router.accepted", OnAccepted(context)),
-        (ATTEMPTS, "router.attempts", OnAttempts(context)),
-        (INBOUND, "router.inbound", OnInbound(context)),
-    )
+    handlers: tuple[BatchHandler, ...] = (OnAccepted(context), OnAttempts(context), OnInbound(context))
     return [
         Consumer(
             bus_settings(settings, runtime.service),
             topics=[topic.name(settings.topic_prefix)],
-            group=f"{settings.topic_prefix}{group}",
+            group=group_of(group, settings),
             handle=handle,
             producer=context.producer,
             on_dead_letter=OnDeadLetter(context),
         )
-        for topic, group, handle in handlers
+        for (topic, group), handle in zip(READS, handlers, strict=True)
     ]
+
+
+async def _now(context: RouterContext) -> datetime:
+    async with context.connection() as connection:
+        return await database_now(connection)
