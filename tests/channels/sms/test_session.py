@@ -575,15 +575,25 @@ async def test_pauses_double_with_jitter_up_to_the_longest(field: Ground) -> Non
         assert longest / 2 <= pause <= longest
 
 
-async def test_a_lost_lease_closes_the_bind_at_once_and_ends_the_session(field: Ground) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [(Behaviour(delay_seconds=0.05), Accepted), (Behaviour(answering=Answering.WITHHELD), Unknown)],
+    ids=["answered in time", "never answered"],
+)
+async def test_a_lost_lease_stops_writing_at_once_and_ends_the_session(
+    field: Ground, behaviour: Behaviour, outcome: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchboard_channels.sms.session.LOST_LEASE_SECONDS", 0.3)
     lease = Lease()
-    field.smsc.rules.add(Behaviour(answering=Answering.WITHHELD))
-    async with session(account(field.smsc.port), lease=lease) as sms:
-        sending = asyncio.create_task(sms.send(attempt()))
+    field.smsc.rules.add(behaviour)
+    async with session(account(field.smsc.port, window=1), lease=lease) as sms:
+        sending, waiting = (asyncio.create_task(sms.send(attempt())) for _ in range(2))
         await wait_until(lambda: field.submissions)
         lease.lost.set()
 
-        assert isinstance((await sending).outcome, Unknown)
+        assert isinstance((await waiting).outcome, FailedForNow)
+        assert isinstance((await sending).outcome, outcome)
+        assert len(field.submissions) == 1
         await wait_until(lambda: not field.smsc.peers)
         assert not sms.is_bound
         assert isinstance((await sms.send(attempt())).outcome, FailedForNow)
@@ -716,6 +726,15 @@ async def test_tls_is_spoken_and_checked(tmp_path: Path, certificate: tuple[Path
         sms = SmsAdapter().session(distrustful, Desk(), Lease())
         assert await sms._hold(failures=0) > 0
         assert field.smsc.bound() == []
+
+
+async def test_an_account_in_use_is_still_equal_to_the_same_account_read_anew(field: Ground) -> None:
+    given = account(field.smsc.port)
+    async with session(given) as sms:
+        await sms.send(attempt())
+
+    assert given == account(field.smsc.port)
+    assert given != account(field.smsc.port, window=11)
 
 
 def test_settings_that_are_missing_or_wrong_are_named() -> None:

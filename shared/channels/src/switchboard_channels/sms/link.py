@@ -219,13 +219,13 @@ class Link(asyncio.Protocol):
         if not self.closed.is_set():
             self._write(encode(body, sequence, status))
 
-    async def leave(self) -> None:
-        """End the session cleanly: wait a moment for open answers, unbind, close."""
+    async def leave(self, within_seconds: float = inf) -> None:
+        """End the session cleanly: write no more, wait a moment for open answers, unbind, close."""
         self._leaving = True
         self._fail_waiting("the session ends")
         if self.is_bound and not self.closed.is_set():
             try:
-                async with asyncio.timeout(self._times.unbind_timeout_seconds):
+                async with asyncio.timeout(min(within_seconds, self._times.unbind_timeout_seconds)):
                     await self._drained.wait()
                     self._write(encode(Unbind(), self._next_sequence()))
                     await self._unbound.wait()

@@ -68,6 +68,10 @@ BATCH: Final = 200
 #: How long the host may take to make deliveries durable before the SMSC is asked to come again.
 DURABLE_WITHIN_SECONDS: Final = 25.0
 
+#: How long answers to what is written are still heard after the lease was lost. Nothing more is written then, and
+#: the host takes a lease for lost well before another may hold it.
+LOST_LEASE_SECONDS: Final = 2.0
+
 _TLV_REFUSALS: Final = frozenset(
     {Status.RINVOPTPARSTREAM, Status.ROPTPARNOTALLWD, Status.RINVPARLEN, Status.RINVOPTPARAMVAL}
 )
@@ -209,6 +213,9 @@ class SmppSession:
         try:
             ends = [asyncio.create_task(link.closed.wait()) for link in links]
             await self._unless_lost(_first(ends))
+            if self._lease.lost.is_set():
+                self._bound.clear()
+                await asyncio.gather(*(link.leave(LOST_LEASE_SECONDS) for link in links))
         except asyncio.CancelledError:
             self._bound.clear()
             await asyncio.gather(*(link.leave() for link in links))
