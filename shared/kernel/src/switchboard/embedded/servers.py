@@ -44,6 +44,14 @@ class ServerSettings(BaseSettings):
     data: Path = Field(
         default_factory=default_data_folder, description="Folder of the embedded servers' data and programs."
     )
+    software: Path | None = Field(
+        default=None, description="Folder of the embedded servers' programs; unset: `software` in the data folder."
+    )
+
+    @property
+    def programs(self) -> Path:
+        """Where the embedded servers' programs are, or are put by a first download."""
+        return self.software or self.data / "software"
 
 
 class Servers:
@@ -115,6 +123,7 @@ def ensure_servers(
             _embed(
                 servers,
                 settings.data,
+                software=settings.programs,
                 progress=progress,
                 durable=durable,
                 postgres_port=postgres_port,
@@ -130,6 +139,7 @@ def _embed(
     servers: Servers,
     data: Path,
     *,
+    software: Path,
     progress: Progress | None,
     durable: bool,
     postgres_port: int,
@@ -137,7 +147,6 @@ def _embed(
 ) -> None:
     """Start what is missing: prepared side by side, since each alone takes a second of a first start."""
     started: list[EmbeddedPostgres | EmbeddedKafka] = []
-    software = data / "software"
     if not servers.postgres_dsn:
         servers.postgres = EmbeddedPostgres(data / "postgres", software=software, port=postgres_port, durable=durable)
         started.append(servers.postgres)

@@ -41,7 +41,7 @@ def run_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def software() -> Path:
     """Where the programs of embedded servers are kept from run to run."""
-    return ServerSettings().data / "software"
+    return ServerSettings().programs
 
 
 @pytest.fixture(scope="session")
