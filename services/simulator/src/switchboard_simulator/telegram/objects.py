@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from switchboard_simulator.body import Upload
@@ -91,7 +92,9 @@ def stored(attachments: Sequence[Attachment], files: Files, link: Link) -> list[
             continue
         known = files.get(item.source)
         url = item.source if known is None else link(known)
-        file_id = item.source if "://" not in item.source else f"U{abs(hash(item.source)):020}"
+        file_id = (
+            item.source if "://" not in item.source else f"U{blake2b(item.source.encode(), digest_size=12).hexdigest()}"
+        )
         kept.append((item, file_id, Media(item.kind, url, known.name if known else "")))
     return kept
 
