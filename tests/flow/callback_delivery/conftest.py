@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.flow.callback_delivery.receiver import Receiver
 
 from switchboard.bus import BusSettings, Consumer, InSlots, Outgoing, Producer, TopicSpec, ensure_topics
-from switchboard.configuration import App, CallbackSettings, RateLimits, RetentionPolicy, Webhook
+from switchboard.configuration import App, CallbackSettings, DispatchRetentionPolicy, RateLimits, Webhook
 from switchboard.http.address import parse_networks
 from switchboard.http.guarded import GuardedHttpClient
 from switchboard.ids import AppId, CallbackId, ProjectId, WebhookId, derive, mint
@@ -60,7 +60,7 @@ class FakeApps:
                 project_id=ProjectId("5a0d1c3e-7b44-4f0e-9f2d-2f6d5a8c1b90"),
                 display_name="Harbour notices",
                 rate_limits=RateLimits(webhooks=per_second),
-                dispatch_retention_policy=RetentionPolicy(ttl_days=days),
+                dispatch_retention_policy=DispatchRetentionPolicy(ttl_days=days),
                 callback_settings=CallbackSettings("override-secret"),
             )
             self.apps[app.id] = app
