@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import pytest
+from tests.contract.lanes.conftest import SMS, World
 
 from switchboard.ids import AccountKey, AppId, MessageId
 from switchboard.lanes import Limits, account_lane, dispatch_lane, operate
 from switchboard.lanes.drainer import Drainer
 from switchboard.lanes.round import Granted
 from switchboard.rules.progress import AttemptEnd
-
-from .conftest import SMS, World
 
 LANES = [dispatch_lane(AppId(f"app{n}"), SMS) for n in range(4)]
 ACCOUNTS = [account_lane(AccountKey(f"account{n}")) for n in range(2)]

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.contract.lanes.conftest import ACCOUNT, LANE, SMS, World, key_of
 
 from switchboard.ids import AppId
 from switchboard.lanes import Ask, Limits, Waiting, dispatch_lane, lock_lanes
@@ -17,8 +18,6 @@ from switchboard.lanes.drainer import Drainer
 from switchboard.lanes.round import Granted
 from switchboard.rules.progress import AttemptEnd
 from switchboard.testing import wait_until
-
-from .conftest import ACCOUNT, LANE, SMS, World, key_of
 
 FAST = Limits(per_second=1000, max_in_flight=1000)
 

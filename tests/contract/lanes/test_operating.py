@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from tests.contract.lanes.conftest import ACCOUNT, LANE, LIMITS, World, key_of
 
 from switchboard.ids import LaneId
 from switchboard.lanes import GateState, LaneKind, Slot, Waiting, operate
-
-from .conftest import ACCOUNT, LANE, LIMITS, World, key_of
 
 
 async def test_a_paused_lane_lets_everyone_wait_and_a_resumed_one_lets_them_go(world: World) -> None:

@@ -7,6 +7,8 @@ import random
 from datetime import timedelta
 from itertools import pairwise
 
+from tests.contract.lanes.conftest import ACCOUNT, LANE, LIMITS, SMS, World, key_of
+
 from switchboard.ids import AccountKey, AppId
 from switchboard.lanes import (
     Ended,
@@ -21,8 +23,6 @@ from switchboard.lanes import (
     reserve,
 )
 from switchboard.rules.progress import AttemptEnd
-
-from .conftest import ACCOUNT, LANE, LIMITS, SMS, World, key_of
 
 MILLISECOND = timedelta(milliseconds=1)
 

@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import Counter
 
 from switchboard.crash import crash_point
-from switchboard.ids import LaneId
+from switchboard.ids import LaneId, random_token
 from switchboard.lanes.gcra import BYPASS_AHEAD_US
 from switchboard.lanes.lane import LaneKind
 from switchboard.lanes.locked import NOTIFY_CHANNEL, AttemptKey, lock_lanes
@@ -58,14 +58,16 @@ class Drainer:
         publish: Publish,
         tell_abandoned: TellAbandoned,
         *,
-        owner: str,
+        owner: str | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        """`owner` names this process for operators; two with one name are still told apart by their tokens."""
+        """`owner` is a name that no other living process has, and that this one keeps when it is started again: then
+        it takes its lanes up at once. None makes a name up, and what it held waits for the end of its leases.
+        """
         self._pool = pool
         self._publish = publish
         self._tell_abandoned = tell_abandoned
-        self._owner = owner
+        self._owner = owner or random_token(8)
         self._look_seconds = look_seconds
         self._places: dict[LaneId, Place] = {}
         self._discover_at = 0.0

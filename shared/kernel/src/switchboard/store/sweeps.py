@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from switchboard.ids import MessageId, lowest_at
 from switchboard.records import TimerFired
 from switchboard.store.migrate import DAYS_AHEAD, DAYS_BACK
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.store.pool import Connection, Pool
 
 #: How long a told timer has to lead to something before it is told again (DESIGN 5).
 TELL_AGAIN: Final = timedelta(seconds=60)
@@ -28,6 +28,7 @@ CLAIM: Final = timedelta(seconds=5)
 HORIZON: Final = timedelta(hours=72)
 BATCH: Final = 500
 _LOCK_TIMEOUT: Final = "1s"
+_BACK_OFF_SECONDS: Final = 1.0
 _DAYS_LOCK: Final = 0x5157_1702
 
 _told = Counter("switchboard_sweep_timers", "Deadlines of messages that were told.")
@@ -263,16 +264,20 @@ class Sweeper:
                 group.create_task(self._repeat(sweep))
 
     async def _repeat(self, sweep: Sweep) -> None:
+        failing = ""
         while True:
             more = False
             try:
                 more = await sweep.run_once()
-            except TRANSIENT_ERRORS as error:
-                log.warning("sweep_waits", sweep=type(sweep).__name__, error=type(error).__name__)
+                if failing:
+                    log.info("sweep_works_again", sweep=type(sweep).__name__)
+                failing = ""
             except Exception as error:  # noqa: BLE001 - a boundary: one sweep's trouble must not end the others
-                log.error("sweep_failed", sweep=type(sweep).__name__, error=type(error).__name__, text=str(error))
+                if failing != type(error).__name__:
+                    failing = type(error).__name__
+                    log.warning("sweep_fails", sweep=type(sweep).__name__, error=failing)
             if not more:
-                await asyncio.sleep(sweep.every_seconds)
+                await asyncio.sleep(max(sweep.every_seconds, _BACK_OFF_SECONDS if failing else 0))
 
 
 async def _database_now(connection: Connection) -> datetime:
