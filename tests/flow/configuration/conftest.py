@@ -60,6 +60,5 @@ async def store(pool: Pool) -> ConfigurationStore:
 async def configuration(store: ConfigurationStore) -> AsyncIterator[Configuration]:
     configuration = Configuration(store)
     await configuration.start()
-    await configuration.hears()
     yield configuration
     await configuration.stop()

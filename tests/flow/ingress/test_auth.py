@@ -20,7 +20,7 @@ async def ask_for_token(call: Client, authorization: str = "", form: bytes = b"g
 
 
 async def bearer(call: Client) -> str:
-    return "Bearer " + (await ask_for_token(call)).json["access_token"]
+    return f"Bearer {(await ask_for_token(call)).json['access_token']}"
 
 
 async def test_a_token_is_given_for_an_access_key_and_opens_the_api(call: Client, app: App, clock: Clock) -> None:

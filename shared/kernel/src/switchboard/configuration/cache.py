@@ -32,6 +32,7 @@ _MOST_ABSENT: Final = 10_000
 _HEARTBEAT_SECONDS: Final = 10.0
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 5.0
 _RECONNECT_SECONDS: Final = 0.5
+_START_SECONDS: Final = 10.0
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -121,6 +122,11 @@ class Configuration:
         """Read the provider accounts and begin to hear of changes. Raises what the database raises."""
         await self._read_accounts()
         self._task = asyncio.create_task(self._listen())
+        try:
+            await asyncio.wait_for(self._hears.wait(), _START_SECONDS)
+        except TimeoutError:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Stop hearing."""
@@ -131,7 +137,7 @@ class Configuration:
             self._task = None
 
     async def hears(self) -> None:
-        """Wait until changes are heard of."""
+        """Wait until changes are heard of: so from the start on, but not while the connection was lost."""
         await self._hears.wait()
 
     def on_change(self, tell: Callable[[str], None]) -> None:
