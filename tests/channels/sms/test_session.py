@@ -197,13 +197,17 @@ async def test_no_answer_to_a_text_is_unknown_and_it_is_not_sent_again(field: Gr
     assert len(field.submissions) == 1
 
 
-async def test_no_answer_to_a_later_part_is_unknown_with_the_ids_known(field: Ground) -> None:
+async def test_no_answer_to_a_later_part_is_unknown_with_the_ids_known(
+    field: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchboard_channels.sms.session.SEND_TIMEOUT_SECONDS", 1.0)
     field.smsc.rules.add(Behaviour(answering=Answering.WITHHELD, part=2), count=None)
     async with session(account(field.smsc.port, response_timeout_seconds=0.1)) as sms:
         result = await sms.send(attempt(LONG_TEXT))
 
     assert isinstance(result.outcome, Unknown)
     assert len(result.outcome.provider_ids) == 1
+    assert [line["operation"] for line in field.submissions] == ["submit_sm 1/3", "submit_sm 2/3"]
 
 
 @pytest.mark.parametrize("answering", [Answering.CUT_BEFORE, Answering.CUT_AFTER, Answering.GARBLED])
