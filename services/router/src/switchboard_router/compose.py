@@ -56,7 +56,9 @@ async def waiting_work(context: RouterContext, runtime: Runtime[RouterSettings])
     """What waits in the database: lanes to drain, deadlines to watch, contents to purge, traces to export."""
     settings = runtime.settings
     granting = Granting(context, settings.topic_prefix)
-    drainer = Drainer(runtime.pool, granting.publish, granting.tell, owner=f"{runtime.service}-{settings.ordinal or 0}")
+    # Without an ordinal of its own an instance has no name that another one could not have, too.
+    owner = None if settings.ordinal is None else f"{runtime.service}-{settings.ordinal}"
+    drainer = Drainer(runtime.pool, granting.publish, granting.tell, owner=owner)
     settlement = Settlement(
         bus_settings(settings, runtime.service),
         {group_of(group, settings): topic.name(settings.topic_prefix) for topic, group in READS},
