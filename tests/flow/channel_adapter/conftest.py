@@ -10,7 +10,9 @@ from aiokafka import AIOKafkaConsumer
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+import switchboard_channels
 from switchboard.bus import BusSettings, Outgoing, Producer, TopicSpec, dead_letter_topic, ensure_topics
+from switchboard.channel import registry
 from switchboard.channel.contract import (
     Account,
     Attempt,
@@ -96,32 +98,45 @@ class World:
             topic_prefix=self.prefix, hash_key=b"k" * 32,
         )  # fmt: skip
 
-    async def plan(self, chat: str = "777000", seconds: float = 30.0) -> DispatchMessage:
-        """A planned attempt, and the order to submit it."""
+    async def plan(
+        self,
+        chat: str = "777000",
+        seconds: float = 30.0,
+        *,
+        identity: ChannelIdentity | None = None,
+        account: AccountKey | None = None,
+        app_id: AppId | None = None,
+    ) -> DispatchMessage:
+        """A planned attempt, and the order to submit it: to a chat, unless told otherwise."""
         now = await self.pool.fetchval("SELECT switchboard.now()")
-        message_id = MessageId(mint())
-        identity = ChannelIdentity(TELEGRAM, chat)
-        send_before = now + timedelta(seconds=seconds)
-        planned = PlannedAttempt(message_id, 0, 1, self.app_id, self.account, identity, send_before, ())
-        async with self.pool.acquire() as connection:
-            await insert_attempts(connection, [planned])
-        return DispatchMessage(
-            message_id=message_id,
+        order = DispatchMessage(
+            message_id=MessageId(mint()),
             step=0,
             submission=1,
             project_id=PROJECT,
-            app_id=self.app_id,
-            account=self.account,
-            identity=identity,
+            app_id=app_id or self.app_id,
+            account=account or self.account,
+            identity=identity or ChannelIdentity(TELEGRAM, chat),
             message=AppMessage(text_message=TextMessage("The ferry leaves at noon.")),
-            send_before=send_before,
+            send_before=now + timedelta(seconds=seconds),
         )
+        planned = PlannedAttempt(
+            order.message_id, order.step, order.submission, order.app_id, order.account, order.identity,
+            order.send_before, (),
+        )  # fmt: skip
+        async with self.pool.acquire() as connection:
+            await insert_attempts(connection, [planned])
+        return order
 
     async def dispatch(self, *orders: DispatchMessage) -> None:
-        topic = DISPATCH.name(self.prefix, TELEGRAM)
         await self.producer.publish(
             [
-                Outgoing(topic, order.identity.identity.encode(), DISPATCH.encode(order), DISPATCH.headers(order))
+                Outgoing(
+                    DISPATCH.name(self.prefix, order.identity.channel),
+                    order.identity.identity.encode(),
+                    DISPATCH.encode(order),
+                    DISPATCH.headers(order),
+                )
                 for order in orders
             ]
         )
@@ -185,12 +200,11 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def world(pool: Pool, kafka: str, topic_prefix: str) -> AsyncIterator[World]:
-    store = ConfigurationStore(pool, KeyRing.parse(KEYS), {TELEGRAM: MANIFEST})
+    store = ConfigurationStore(pool, KeyRing.parse(KEYS), registry.manifests(switchboard_channels))
     configuration = Configuration(store)
     await configuration.start()
-    await configuration.hears()
     bus = BusSettings(bootstrap=kafka, topic_prefix=topic_prefix)
-    specs = [TopicSpec(name, 2) for name in topic_names(topic_prefix, [TELEGRAM])]
+    specs = [TopicSpec(name, 2) for name in topic_names(topic_prefix, [TELEGRAM, ChannelName("SMS")])]
     await ensure_topics(kafka, [*specs, dead_letter_topic(bus)])
     producer = Producer(bus)
     await producer.start()

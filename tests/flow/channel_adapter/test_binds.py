@@ -99,7 +99,6 @@ async def configuration(pool: Pool) -> AsyncIterator[Configuration]:
     await store.put_account(SMS, "main", b'{"binds": 3}')
     configuration = Configuration(store)
     await configuration.start()
-    await configuration.hears()
     yield configuration
     await configuration.stop()
 
