@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from switchboard_simulator.telegram.methods import Fields
@@ -145,7 +146,7 @@ class Bots:
         return bot
 
     def named(self, name: str) -> Bot | None:
-        """The bot of a user name or id that was used last made; with no name the only bot there is."""
+        """The newest bot of a user name or id; with no name the only bot there is. None if that names none."""
         if not name:
             return next(iter(self._bots.values())) if len(self._bots) == 1 else None
         known = name.removeprefix("@")
@@ -159,8 +160,6 @@ def account_of(token: str) -> str:
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str) and value.startswith("["):
-        import msgspec
-
         try:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError:
