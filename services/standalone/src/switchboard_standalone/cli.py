@@ -47,7 +47,7 @@ def up(
     with telling_trouble():
         from switchboard_standalone.commands import up as command
 
-        raise typer.Exit(command.up(data, port, command.wishes(simulator, instances, env, crash)))
+        raise SystemExit(command.up(data, port, command.wishes(simulator, instances, env, crash)))
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ SETTINGS: Final[Mapping[str, type[BaseSettings]]] = {
     "router": RouterSettings,
     INGRESS: IngressSettings,
 }
+_TALKS_OUTSIDE: Final = ("callback-delivery", ADAPTER)
 #: What a process needs of the system it runs on, besides its settings.
 _SYSTEM: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -138,8 +139,8 @@ def build(home: Home, place: Place, ports: Ports, wishes: Wishes) -> Fleet:
                         **(wishes.first_environment.get(name, {})),
                     },
                     ready_url=f"{urls[name]}/health/ready",
-                    # Its first bind succeeds, instead of waiting for the SMSC.
-                    after=(SIMULATOR,) if service == ADAPTER and wishes.simulator else (),
+                    # What is on its way to the world outside arrives.
+                    stops_before=(SIMULATOR,) if service in _TALKS_OUTSIDE and wishes.simulator else (),
                 )
             )
     return Fleet(tuple(services), urls)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from rich.console import Console
@@ -15,11 +18,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from switchboard.embedded import Download, Servers, ServerSettings, ensure_servers
 from switchboard_standalone.fleet import Wishes, choose_ports
 from switchboard_standalone.home import Home
-from switchboard_standalone.supervisor import Ended, NotRestarted, Ready
-from switchboard_standalone.up import Installation, ServerRestarted, Told, installation
+from switchboard_standalone.supervisor import Ended, NotRestarted, Ready, ServerRestarted
 
+if TYPE_CHECKING:
+    from switchboard_standalone.up import Installation, Told
+
+_UP: Final = "switchboard_standalone.up"
 #: What is done while everything runs; its result is the exit code.
-Work = Callable[[Installation], Awaitable[int]]
+Work = Callable[["Installation"], Awaitable[int]]
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -45,6 +51,8 @@ def launch(order: Order, console: Console, work: Work) -> int:
     # Before a second is spent on servers.
     choose_ports(order.port, home.ports(), simulator=order.wishes.simulator)
     with _stopping_on_sigterm():
+        # Half a second of imports, while the servers start.
+        threading.Thread(target=import_module, args=(_UP,), daemon=True).start()
         with _download(console) as progress:
             servers = ensure_servers(order.settings, progress=progress)
         with servers:
@@ -70,6 +78,8 @@ async def _work_until_stopped(order: Order, home: Home, servers: Servers, consol
 
 
 async def _work(order: Order, home: Home, servers: Servers, console: Console, work: Work) -> int:
+    from switchboard_standalone.up import installation
+
     tell = _Teller(console)
     async with installation(home, servers, port=order.port, wishes=order.wishes, tell=tell) as running:
         tell.is_up = True

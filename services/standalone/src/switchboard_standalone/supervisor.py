@@ -42,6 +42,8 @@ class Service(Struct, frozen=True):
     #: Services that have to be ready before this one starts.
     after: tuple[str, ...] = ()
     ready_seconds: float = 60.0
+    #: Services that go on until this one has stopped.
+    stops_before: tuple[str, ...] = ()
     #: Added to the environment of its first run only: a process told to crash does not crash again and again.
     first_environment: Mapping[str, str] = {}
 
@@ -103,6 +105,12 @@ class Stopped(Struct, frozen=True):
     returncode: int | None
 
 
+class ServerRestarted(Struct, frozen=True):
+    """An embedded server that ended by itself runs again, with its data. Told by who keeps the servers."""
+
+    name: str
+
+
 Event = Started | Ready | Ended | NotRestarted | Stopped
 
 
@@ -111,7 +119,7 @@ class Supervisor:
 
     Entering starts everything and returns when all are ready; with nothing left running it raises
     ServiceFailed when one does not come up, FolderUnusable when a log cannot be written. From then on a
-    service that ends is started again. Leaving stops all in reverse order.
+    service that ends is started again. Leaving stops all side by side, each after those that need it.
     """
 
     def __init__(
@@ -259,19 +267,27 @@ class Supervisor:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._keepers = []
-        for name, child in reversed(self._children.items()):
-            if child.running:
-                self._tell(Stopped(name, await asyncio.to_thread(child.stop)))
+        stopped = {service.name: asyncio.Event() for service in self._services}
+        await asyncio.gather(*(self._stop_one(service, stopped) for service in self._services))
         if self._client is not None:
             await self._client.close()
             self._client = None
 
+    async def _stop_one(self, service: Service, stopped: Mapping[str, asyncio.Event]) -> None:
+        for other in self._services:
+            if service.name in (*other.after, *other.stops_before):
+                await stopped[other.name].wait()
+        child = self._children[service.name]
+        if child.running:
+            self._tell(Stopped(service.name, await asyncio.to_thread(child.stop)))
+        stopped[service.name].set()
+
 
 def _check_order(services: Sequence[Service]) -> None:
-    """Every service comes after those it waits for, so that the order of stopping is the reverse."""
+    """Every service comes after those it waits for or outlives it, so that none waits for itself."""
     seen: set[str] = set()
     for service in services:
-        if unknown := set(service.after) - seen:
+        if unknown := {*service.after, *service.stops_before} - seen:
             raise ValueError(f"{service.name} waits for {', '.join(sorted(unknown))}, which is not before it")
         if service.name in seen:
             raise ValueError(f"two services are called {service.name}")

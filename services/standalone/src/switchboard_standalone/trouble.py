@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import asyncpg
-from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from switchboard.bus import BusError
 from switchboard.channel.errors import NotConfigured
 from switchboard.embedded import EmbeddedError
 from switchboard.settings import PREFIX, SettingsError
-from switchboard.store.migrate import MigrationError
 from switchboard_standalone.fleet import BadOption
 from switchboard_standalone.home import HomeError
 from switchboard_standalone.supervisor import ServiceFailed
@@ -29,9 +25,7 @@ class Refused(Exception):
 
 
 #: These say themselves what to do.
-_PLAIN: Final = (
-    Refused, EmbeddedError, ServiceFailed, MigrationError, HomeError, BadOption, NotConfigured, SettingsError, BusError,
-)  # fmt: skip
+_PLAIN: Final = (Refused, EmbeddedError, ServiceFailed, HomeError, BadOption, NotConfigured, SettingsError)
 _BAD_INPUT: Final = (BadOption, SettingsError, ValidationError)
 
 
@@ -53,9 +47,16 @@ def telling_trouble() -> Iterator[None]:
 
 def one_line(error: BaseException) -> str | None:
     """The line to tell. None for an error that is a bug of ours."""
+    # Here, because nothing that only works needs them: together they take half a second to import.
+    import asyncpg
+    from aiokafka.errors import KafkaError
+
+    from switchboard.bus import BusError
+    from switchboard.store.migrate import MigrationError
+
     if isinstance(error, BaseExceptionGroup):
         return one_line(error.exceptions[0])
-    if isinstance(error, _PLAIN):
+    if isinstance(error, (*_PLAIN, BusError, MigrationError)):
         return " ".join(str(error).split())
     if isinstance(error, ValidationError):
         return "; ".join(

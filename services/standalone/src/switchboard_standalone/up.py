@@ -24,15 +24,9 @@ from switchboard_standalone.development import RECEIVER, seed
 from switchboard_standalone.fleet import SIMULATOR, Fleet, Place, Wishes
 from switchboard_standalone.home import Development, Home, Running
 from switchboard_standalone.schema import EMBEDDED_PARTITIONS, SchemaSettings, bring_up_to_date
-from switchboard_standalone.supervisor import Event, Ready, Started, Supervisor
+from switchboard_standalone.supervisor import Event, Ready, ServerRestarted, Started, Supervisor
 
 _LOOK_SECONDS: Final = 0.2
-
-
-class ServerRestarted(Struct, frozen=True):
-    """An embedded server that ended by itself runs again, with its data."""
-
-    name: str
 
 
 Told = Event | ServerRestarted
@@ -139,6 +133,9 @@ class _Everything:
     async def all_told(self) -> None:
         """Wait until the world outside was told, then say that everything works."""
         await asyncio.gather(*self._telling)
+        if self._outside is not None:
+            # The adapter may have asked for updates before there was anybody to ask.
+            await register_again(self._outside.pool, self._development.app_id)
         self._works = True
         self._home.tell_running(self.running())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,7 +13,9 @@ from switchboard.embedded import ServerSettings
 from switchboard_standalone.fleet import BadOption, Wishes
 from switchboard_standalone.greeting import greet
 from switchboard_standalone.launch import Order, launch
-from switchboard_standalone.up import Installation
+
+if TYPE_CHECKING:
+    from switchboard_standalone.up import Installation
 
 
 def up(data: Path | None, port: int, wishes: Wishes) -> int:
