@@ -4,6 +4,7 @@ Every fact is durable when `take` returns: published, or a row. A provider that 
 so that the router tells nothing twice.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -100,8 +101,10 @@ class Facts:
         receipts = [fact for fact in facts if isinstance(fact, ReceiptFact)]
         messages = [fact for fact in facts if isinstance(fact, InboundFact)]
         others = [fact for fact in facts if isinstance(fact, OptOutFact | OptInFact | UnsupportedFact)]
-        for receipt in receipts:
-            await self._receipts.take(Heard(self._manifest.channel, account, receipt))
+        # Side by side, so that what one delivery of the provider held is one batch in the database.
+        await asyncio.gather(
+            *(self._receipts.take(Heard(self._manifest.channel, account, receipt)) for receipt in receipts)
+        )
         if messages:
             await self._take_messages(account, messages, app_id)
         if others:
