@@ -71,6 +71,7 @@ class Drainer:
         self._idle_seconds = idle_seconds
         self._housekeeping_seconds = housekeeping_seconds
         self._wake = asyncio.Event()
+        self._stopping = False
         self._after = ""
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -84,12 +85,15 @@ class Drainer:
 
     async def stop(self) -> None:
         """Claim nothing more. Tries under way are the flights' business."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stopping = True
+        self._wake.set()
+        drain, keep_house = self._tasks
+        keep_house.cancel()
+        # Not cancelled: what it is just claiming would have a lease and nobody to try it.
+        await asyncio.gather(drain, keep_house, return_exceptions=True)
 
     async def _drain(self) -> None:
-        while True:
+        while not self._stopping:
             pause_seconds = self._idle_seconds
             try:
                 due = await self._claim()
@@ -102,7 +106,7 @@ class Drainer:
             except TRANSIENT_ERRORS as error:
                 log.warning("nothing can be claimed yet", error=type(error).__name__)
                 pause_seconds = _AWAY_SECONDS
-            except Exception as error:  # what waits must not wait for ever because of one bad row
+            except Exception as error:  # noqa: BLE001  # what waits must not wait for ever because of one bad row
                 log.error("claiming failed", error=type(error).__name__)
                 pause_seconds = _AWAY_SECONDS
             if len(self._flights) >= self._slots:
@@ -187,10 +191,10 @@ class Drainer:
             await asyncio.sleep(self._housekeeping_seconds)
             try:
                 await self.pass_stuck_heads()
-                await self._purge_bodies()
+                await self.purge_bodies()
             except TRANSIENT_ERRORS as error:
                 log.warning("housekeeping waits", error=type(error).__name__)
-            except Exception as error:  # the next round may do better
+            except Exception as error:  # noqa: BLE001  # the next round may do better
                 log.error("housekeeping failed", error=type(error).__name__)
 
     async def pass_stuck_heads(self) -> int:
@@ -206,7 +210,8 @@ class Drainer:
         self.wake()
         return len(held)
 
-    async def _purge_bodies(self) -> None:
+    async def purge_bodies(self) -> None:
+        """Forget the bodies whose time is up."""
         while True:
             async with self._pool.acquire() as connection:
                 now = await store.database_now(connection)

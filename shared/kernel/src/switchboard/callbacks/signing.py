@@ -30,7 +30,7 @@ class Try(Struct, frozen=True):
 
     callback_id: CallbackId
     trigger: Trigger
-    #: 1, 2, 3 … per endpoint and stream. The same on every try.
+    #: Rises within a stream. The same on every try.
     sequence: int
     #: 1 for the first try.
     attempt: int
