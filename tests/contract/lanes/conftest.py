@@ -107,6 +107,14 @@ class World:
         """Move the database's clock."""
         await self.pool.execute("UPDATE clock SET shift = shift + $1", timedelta(seconds=seconds))
 
+    async def freeze(self, at: datetime) -> None:
+        """Let the database's clock all but stand still."""
+        await self.pool.execute(
+            "UPDATE clock SET scale = 0.000001, anchor = moment, shift = $1 - moment"
+            " FROM (SELECT clock_timestamp() AS moment) AS real",
+            at,
+        )
+
     async def lane(self, lane: LaneId = LANE) -> dict[str, object]:
         """A lane's row."""
         row = await self.pool.fetchrow("SELECT * FROM lanes WHERE id = $1", lane)

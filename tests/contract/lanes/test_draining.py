@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -126,6 +127,18 @@ async def test_at_least_99_percent_of_the_rate_is_used_over_ten_seconds(world: W
     slots = [item.send_before.timestamp() - 30 - begin.timestamp() for item in world.published]
     used = sum(slot < 10 for slot in slots) + 20  # those the planner granted itself
     assert 1980 <= used <= 2000
+
+
+async def test_a_drainer_that_comes_late_loses_no_slot_that_somebody_waited_for(world: World) -> None:
+    limits = Limits(per_second=10, max_in_flight=100)
+    begin = await world.now()
+    await world.plan([world.ask(limits=limits) for _ in range(3)], begin)
+    await world.freeze(begin + timedelta(seconds=0.16))
+
+    await world.drain(world.drainer(), 2)
+
+    due = [(item.send_before - begin).total_seconds() - 30 for item in world.published]
+    assert [round(seconds, 3) for seconds in due] == [0.1, 0.2]
 
 
 async def test_the_next_owner_publishes_leased_attempts_again_in_order_and_reserves_nothing(world: World) -> None:

@@ -12,6 +12,8 @@ from typing import Final
 AHEAD_US: Final = 100_000
 #: How far ahead a planner takes them, past the line, in a lane that others may be waiting for.
 BYPASS_AHEAD_US: Final = 50_000
+#: How late a slot may still be given to somebody who was waiting for it.
+LATE_US: Final = 100_000
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -31,12 +33,7 @@ def take(tat_us: int, interval: int, units: int, not_before_us: int) -> tuple[in
     return slot, slot - (-units * interval // 1000)
 
 
-def free_slots(tat_us: int, interval: int, now_us: int, ahead_us: int = AHEAD_US) -> int:
-    """How many slots of one unit lie before `now_us + ahead_us`, that bound excluded."""
-    room_us = now_us + ahead_us - max(tat_us, now_us)
+def free_slots(tat_us: int, interval: int, now_us: int, ahead_us: int = AHEAD_US, late_us: int = 0) -> int:
+    """How many slots of one unit lie between `now_us - late_us` and `now_us + ahead_us`, that bound excluded."""
+    room_us = now_us + ahead_us - max(tat_us, now_us - late_us)
     return max(0, -(-room_us * 1000 // interval))
-
-
-def next_free_us(tat_us: int, ahead_us: int = AHEAD_US) -> int:
-    """The moment from which the slot at `tat_us` may be taken (exclusive bounds make it one microsecond more)."""
-    return tat_us - ahead_us + 1

@@ -22,7 +22,7 @@ from msgspec import Struct
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import gate as gates
 from switchboard.lanes.gate import Gate, GateState
-from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, interval_ns, take
+from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, LATE_US, interval_ns, take
 from switchboard.lanes.lane import Lane, LaneKind, Limits, kind_of, microseconds, moment_of
 from switchboard.rules.progress import AttemptEnd
 from switchboard.store.pool import Connection
@@ -133,9 +133,18 @@ class LockedLanes:
         return [self._decide(ask) for ask in asks]
 
     def start(
-        self, dispatch: LaneId, account: LaneId | None, units: int = 1, *, account_ahead_us: int = AHEAD_US
+        self,
+        dispatch: LaneId,
+        account: LaneId | None,
+        units: int = 1,
+        *,
+        account_ahead_us: int = AHEAD_US,
+        waits_since: datetime | None = None,
     ) -> Slot | None:
-        """Take a slot in both lanes, or None if either has none now. Looks at the gates, not at who waits."""
+        """Take a slot in both lanes, or None if either has none now. Looks at the gates, not at who waits.
+
+        Who `waits_since` a moment may take a slot that has just passed: a drainer that comes late costs no capacity.
+        """
         both = (dispatch,) if account is None else (dispatch, account)
         lanes = [self._lanes[lane] for lane in both]
         probe = False
@@ -146,7 +155,10 @@ class LockedLanes:
                 if not gates.may_probe(lane.gate, self._now):
                     return None
                 probe = True
-        slot_us = max(self._now_us, *(lane.tat_us for lane in lanes))
+        not_before_us = self._now_us
+        if waits_since is not None:
+            not_before_us = min(not_before_us, max(microseconds(waits_since), not_before_us - LATE_US))
+        slot_us = max(not_before_us, *(lane.tat_us for lane in lanes))
         if slot_us >= self._now_us + AHEAD_US:
             return None
         if account is not None and lanes[1].tat_us >= self._now_us + account_ahead_us:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes.gate import GateState, may_probe
-from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, free_slots
+from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, LATE_US, free_slots
 from switchboard.lanes.lane import Lane, microseconds, moment_of
 from switchboard.lanes.locked import HIGH, AttemptKey, Slot, lock_lanes
 from switchboard.store.pool import Connection
@@ -58,6 +58,7 @@ class _Waiter(Struct, frozen=True):
     priority: int
     sequence: int
     units: int
+    entered_at: datetime
     is_planned: bool
     send_by: datetime | None
 
@@ -230,7 +231,7 @@ class Transaction:
         if waiter.account is not None and waiter.account not in self._locked:
             place.look_at = 0.0
             return False
-        slot = self._locked.start(waiter.lane, waiter.account, waiter.units)
+        slot = self._locked.start(waiter.lane, waiter.account, waiter.units, waits_since=waiter.entered_at)
         if slot is None:
             return False
         slots.append((waiter, slot))
@@ -263,7 +264,7 @@ class Transaction:
             heads[row["lane"]].append(
                 _Waiter(
                     row["message_id"], row["step"], row["submission"], row["lane"], row["account_lane"],
-                    row["priority"], row["sequence"], row["units"], is_planned, send_by,
+                    row["priority"], row["sequence"], row["units"], row["entered_at"], is_planned, send_by,
                 )
             )  # fmt: skip
         for lane, line in heads.items():
@@ -299,7 +300,7 @@ class Transaction:
             return 0
         if lane.gate.state is GateState.CLOSED:
             return 1 if may_probe(lane.gate, self._now) else 0
-        slots = free_slots(lane.tat_us, lane.paced_interval_ns, microseconds(self._now), AHEAD_US)
+        slots = free_slots(lane.tat_us, lane.paced_interval_ns, microseconds(self._now), AHEAD_US, LATE_US)
         return min(slots, lane.max_in_flight - lane.in_flight)
 
     async def _write(self, granted: Sequence[Granted], slots: Sequence[tuple[_Waiter, Slot]]) -> None:
