@@ -1,11 +1,12 @@
 """Outcomes are in the database before they are told, and receipts meet them in either order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from switchboard.channel.contract import ReceiptFact
@@ -14,7 +15,8 @@ from switchboard.ids import AttemptId
 from switchboard.reason import Reason, ReasonCode
 from switchboard.status import Status
 from switchboard.store import timeline
-from switchboard.store.pool import Pool
+from switchboard.store.pool import Connection, Pool
+from switchboard_channel_adapter import receipts
 from switchboard_channel_adapter.receipts import Heard
 from switchboard_channel_adapter.recorder import Recorder
 
@@ -68,6 +70,24 @@ async def test_receipts_and_outcomes_that_race_always_meet(world: World) -> None
 
     told = {record.message_id for record in await world.told() if type(record).__name__ == "ReceiptReceived"}
     assert told == {order.message_id for order in orders}
+    assert await waiting(world) == 0
+
+
+async def test_an_outcome_recorded_between_a_receipt_s_look_and_its_row_is_found_by_its_second_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await world.plan()
+    await world.claims().claim(order)
+    keep = receipts._keep
+
+    async def outcome_first(connection: Connection, batch: Sequence[Heard]) -> None:
+        await world.recorder.record(world.ended(order, Accepted(("p1",))))
+        await keep(connection, batch)
+
+    monkeypatch.setattr(receipts, "_keep", outcome_first)
+    await world.receipts.take(heard(world))
+
+    assert len(await world.receipts_told(order)) == 1
     assert await waiting(world) == 0
 
 
@@ -174,3 +194,20 @@ async def test_a_late_outcome_is_told_even_if_the_router_gave_the_attempt_up(wor
 
     assert await world.outcomes(order) == [Accepted(("p1",))]
     assert (await world.row(order))["outcome"] is not None
+
+
+async def test_an_outcome_that_cannot_be_stored_is_left_to_the_router_and_harms_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchboard_channel_adapter.recorder._FIRST_PAUSE_SECONDS", 0.001)
+    bad, good = await world.plan(), await world.plan()
+    claims = world.claims()
+    await asyncio.gather(claims.claim(bad), claims.claim(good))
+    await asyncio.gather(
+        world.recorder.record_whatever_it_takes(world.ended(bad, Accepted(("p\x00",)))),
+        world.recorder.record_whatever_it_takes(world.ended(good, Accepted(("p1",)))),
+    )
+
+    assert (await world.row(bad))["state"] == "claimed"
+    assert await world.outcomes(bad) == []
+    assert await world.outcomes(good) == [Accepted(("p1",))]

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from switchboard.bus import Outgoing, Producer
+from switchboard.bus import Outgoing, Producer, Transient
 from switchboard.channel.contract import SendResult
 from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, PartlyAccepted, Rejected, Unknown
 from switchboard.crash import crash_point
@@ -18,7 +18,7 @@ from switchboard.ids import AccountKey, MessageId, attempt_id
 from switchboard.reason import Reason
 from switchboard.records import AttemptFinished, AttemptsRecord
 from switchboard.store import timeline
-from switchboard.store.pool import Connection, Pool
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
+#: Tries that failed for a reason other than database or broker, after which an outcome is given up.
+_FAILURES: Final = 5
 
 _LOCK: Final = """
 SELECT a.message_id, a.step, a.submission, a.state, a.outcome
@@ -80,16 +82,21 @@ class Recorder:
         return await self._batcher.submit(ended)
 
     async def record_whatever_it_takes(self, ended: Ended) -> None:
-        """Record and tell, however long database and broker are away. Gives up only when the process stops.
+        """Record and tell, however long database and broker are away.
 
-        Then, as after a crash, the router finds the claimed attempt without an outcome and calls it unknown.
+        Gives up when the process stops, and on an outcome that cannot be stored at all. Then, as after a crash, the
+        router finds the claimed attempt without an outcome and calls it unknown.
         """
-        pause = _FIRST_PAUSE_SECONDS
+        pause, failures = _FIRST_PAUSE_SECONDS, 0
         while True:
             try:
                 await self.record(ended)
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, the outcome must not be lost
+                failures += not isinstance(error, (Transient, *TRANSIENT_ERRORS))
+                if failures >= _FAILURES:
+                    log.error("an outcome cannot be stored", attempt=_name(ended), error=type(error).__name__)
+                    return
                 log.warning(
                     "an outcome cannot be recorded yet", error=type(error).__name__, channel=ended.identity.channel
                 )
