@@ -1,0 +1,229 @@
+"""The API as an OpenAPI 3.1 document, made from the types that read the requests and write the answers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from switchboard.configuration.app import (
+    CallbackSettings,
+    DispatchRetentionPolicy,
+    Enabled,
+    RateLimits,
+    ReportFallback,
+    ReportView,
+    RetentionPolicy,
+    RetrySettings,
+)
+from switchboard.configuration.credential import Credential, CredentialState
+from switchboard.configuration.types import ClientCredentials, TargetType
+from switchboard.records import ProcessingMode
+from switchboard.trigger import Trigger
+from switchboard_ingress.messages import ConversationMessage, MessageList
+from switchboard_ingress.requests import AppInput, MessagePatch, SendRequest, WebhookInput
+
+_REF: Final = "#/components/schemas/{name}"
+
+
+class SendAnswer(Struct, frozen=True):
+    """The message is queued, not sent."""
+
+    message_id: str
+    accepted_time: str
+
+
+class TokenAnswer(Struct, frozen=True):
+    access_token: str
+    expires_in: int
+    scope: str
+    token_type: str
+
+
+class CredentialAnswer(Credential, frozen=True, kw_only=True):
+    """A credential with what the service knows about it."""
+
+    state: CredentialState
+    channel_known_id: str
+
+
+class QueueStats(Struct, frozen=True):
+    outbound_size: int
+    outbound_limit: int
+
+
+class AppAnswer(Struct, frozen=True):
+    """An app, as clients read it (conversation-api 4.2)."""
+
+    id: str
+    channel_credentials: tuple[CredentialAnswer, ...]
+    conversation_metadata_report_view: ReportView
+    display_name: str
+    rate_limits: RateLimits
+    retention_policy: RetentionPolicy
+    dispatch_retention_policy: DispatchRetentionPolicy
+    processing_mode: ProcessingMode
+    smart_conversation: Enabled
+    queue_stats: QueueStats
+    persist_message_status: Enabled
+    message_search: Enabled
+    callback_settings: CallbackSettings
+    delivery_report_based_fallback: ReportFallback
+    message_retry_settings: RetrySettings
+
+
+class AppList(Struct, frozen=True):
+    apps: tuple[AppAnswer, ...]
+
+
+class WebhookAnswer(Struct, frozen=True):
+    id: str
+    app_id: str
+    target: str
+    target_type: TargetType
+    secret: str
+    triggers: tuple[Trigger, ...]
+    client_credentials: ClientCredentials | None
+
+
+class WebhookList(Struct, frozen=True):
+    webhooks: tuple[WebhookAnswer, ...]
+
+
+class NothingToSay(Struct, frozen=True):
+    """`{}`"""
+
+
+class ErrorStatus(Struct, frozen=True):
+    code: int
+    message: str
+    status: str
+    #: Objects with `@type`: BadRequest with `fieldViolations`, or RetryInfo.
+    details: list[dict[str, Any]]
+
+
+class ErrorAnswer(Struct, frozen=True):
+    """Every refusal (conversation-api 1.4)."""
+
+    error: ErrorStatus
+
+
+class Operation(Struct, frozen=True):
+    """One line of the document."""
+
+    method: str
+    path: str
+    summary: str
+    answer: type[Struct]
+    body: type[Struct] | None = None
+    query: tuple[str, ...] = ()
+
+
+_SOURCE: Final = ("messages_source",)
+_MASK: Final = ("update_mask",)
+OPERATIONS: Final = (
+    Operation("post", "/messages:send", "Send a message", SendAnswer, SendRequest),
+    Operation(
+        "get", "/messages", "List messages", MessageList,
+        query=("app_id", "channel_identity", "channel", "direction", "start_time", "end_time", "page_size",
+               "page_token", "view", "messages_source", "only_recipient_originated", "contact_id", "conversation_id"),
+    ),
+    Operation("get", "/messages/{message_id}", "Get a message", ConversationMessage, query=_SOURCE),
+    Operation(
+        "patch", "/messages/{message_id}", "Change a message's metadata", ConversationMessage, MessagePatch, _SOURCE
+    ),
+    Operation("delete", "/messages/{message_id}", "Delete a message from storage", NothingToSay, query=_SOURCE),
+    Operation("get", "/apps", "List apps", AppList),
+    Operation("post", "/apps", "Create an app", AppAnswer, AppInput),
+    Operation("get", "/apps/{app_id}", "Get an app", AppAnswer),
+    Operation("patch", "/apps/{app_id}", "Update an app", AppAnswer, AppInput, _MASK),
+    Operation("delete", "/apps/{app_id}", "Delete an app", NothingToSay),
+    Operation("get", "/apps/{app_id}/webhooks", "List an app's webhooks", WebhookList),
+    Operation("post", "/webhooks", "Create a webhook", WebhookAnswer, WebhookInput),
+    Operation("get", "/webhooks/{webhook_id}", "Get a webhook", WebhookAnswer),
+    Operation("patch", "/webhooks/{webhook_id}", "Update a webhook", WebhookAnswer, WebhookInput, _MASK),
+    Operation("delete", "/webhooks/{webhook_id}", "Delete a webhook", NothingToSay),
+)  # fmt: skip
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    types = [ErrorAnswer, TokenAnswer, *(kind for operation in OPERATIONS for kind in _types(operation))]
+    _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
+    paths: dict[str, Any] = {"/oauth2/token": {"post": _token()}}
+    for operation in OPERATIONS:
+        path = f"/v1/projects/{{project_id}}{operation.path}"
+        paths.setdefault(path, {})[operation.method] = _operation(operation)
+    described = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Switchboard Conversation API",
+            "version": "1",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "Access key id and secret."},
+            },
+        },
+    }
+    # Defaults are values of our types; a document holds plain JSON.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(described))
+    return plain
+
+
+def _types(operation: Operation) -> Iterator[type[Struct]]:
+    yield operation.answer
+    if operation.body:
+        yield operation.body
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    names = [part[1:-1] for part in f"/{{project_id}}{operation.path}".split("/") if part.startswith("{")]
+    parameters = [
+        *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
+        *({"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query),
+    ]
+    if operation.path == "/messages:send":
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "The same request with the same key is one message.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        )
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {"200": _content("OK", operation.answer), "default": _content("Refused", ErrorAnswer)},
+    }
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": _json(operation.body)}
+    return described
+
+
+def _token() -> dict[str, Any]:
+    form = {
+        "type": "object",
+        "properties": {"grant_type": {"const": "client_credentials"}},
+        "required": ["grant_type"],
+    }
+    return {
+        "summary": "Get an access token",
+        "security": [{"basic": []}],
+        "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
+        "responses": {"200": _content("OK", TokenAnswer), "401": {"description": "Wrong credentials"}},
+    }
+
+
+def _content(description: str, kind: type[Struct]) -> dict[str, Any]:
+    return {"description": description, "content": _json(kind)}
+
+
+def _json(kind: type[Struct]) -> Mapping[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF.format(name=kind.__name__)}}}
