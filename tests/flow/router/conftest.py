@@ -1,6 +1,6 @@
 """A router's handlers on a real database and broker, with an app on SMS and TELEGRAM and what was published."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +15,15 @@ from switchboard.configuration import (
     Configuration,
     ConfigurationStore,
     Credential,
+    DispatchRetentionPolicy,
     ReportFallback,
-    RetentionPolicy,
     Webhook,
 )
 from switchboard.configuration.credential import StaticBearer, TelegramCredentials
 from switchboard.content import AppMessage, TextMessage
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, MessageId, ProjectId, WebhookId, mint
+from switchboard.reason import ReasonCode
 from switchboard.records import (
     AttemptsRecord,
     DeliverCallback,
@@ -94,6 +95,18 @@ class Router:
         async with self.context.pool.acquire() as connection:
             return (await read(connection, [message_id], body=True))[message_id]
 
+    async def lane(self) -> Mapping[str, Any]:
+        """The app's dispatch lane on SMS."""
+        row = await self.context.pool.fetchrow("SELECT * FROM lanes WHERE id LIKE 'dispatch:%SMS'")
+        assert row is not None
+        return dict(row)
+
+    async def failed_with(self, message_id: MessageId) -> ReasonCode:
+        """The code of the reason a message failed with."""
+        reason = (await self.message(message_id)).progress.reason
+        assert reason is not None
+        return reason.code
+
     async def dispatched(self, channel: ChannelName) -> list[DispatchMessage]:
         """Every order published for a channel so far, oldest first."""
         return [record for record in await self._all(DISPATCH, channel) if isinstance(record, DispatchMessage)]
@@ -137,7 +150,7 @@ def app_of(app_id: AppId, *, fallback_seconds: int | None = None, retention_days
             Credential(channel=SMS, static_bearer=StaticBearer("main", "t")),
             Credential(channel=TELEGRAM, telegram_credentials=TelegramCredentials("1:x")),
         ),
-        dispatch_retention_policy=RetentionPolicy(ttl_days=retention_days),
+        dispatch_retention_policy=DispatchRetentionPolicy(ttl_days=retention_days),
         delivery_report_based_fallback=ReportFallback(fallback_seconds is not None, fallback_seconds or 0),
     )
 

@@ -153,13 +153,13 @@ async def test_a_timer_acts_on_an_outcome_that_was_recorded_and_never_told(route
 async def test_lanes_count_what_is_in_flight_and_what_waits(router: Router):
     first, *others = [router.accepted(PHONE) for _ in range(5)]
     await router.plan(first, *others)
-    lane = await router.context.pool.fetchrow("SELECT * FROM lanes WHERE id LIKE 'dispatch:%SMS'")
+    lane = await router.lane()
     assert lane["in_flight"] + lane["waiting"] == 5
     assert lane["waiting"] > 0
 
     await router.tell(finished(first.message_id, Accepted(("p1",))))
 
-    after = await router.context.pool.fetchrow("SELECT * FROM lanes WHERE id LIKE 'dispatch:%SMS'")
+    after = await router.lane()
     assert after["in_flight"] == lane["in_flight"] - 1
 
 
@@ -172,9 +172,9 @@ async def test_an_expired_message_leaves_its_lane(router: Router):
     for message_id in waiting:
         await router.tell(TimerFired(MessageId(message_id), messages[0].accepted_at))
 
-    lane = await router.context.pool.fetchrow("SELECT * FROM lanes WHERE id LIKE 'dispatch:%SMS'")
+    lane = await router.lane()
     assert lane["waiting"] == 0
-    assert (await router.message(MessageId(waiting[0]))).progress.reason.code is ReasonCode.MESSAGE_EXPIRED
+    assert await router.failed_with(MessageId(waiting[0])) is ReasonCode.MESSAGE_EXPIRED
 
 
 async def test_an_abandoned_step_moves_on(router: Router):
@@ -195,7 +195,7 @@ async def test_a_message_of_a_deleted_app_fails_at_once(router: Router):
 
     await router.plan(sent)
 
-    assert (await router.message(sent.message_id)).progress.reason.code is ReasonCode.UNKNOWN_APP
+    assert await router.failed_with(sent.message_id) is ReasonCode.UNKNOWN_APP
 
 
 async def test_a_message_without_a_channel_fails_and_says_why(router: Router):

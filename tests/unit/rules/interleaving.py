@@ -190,6 +190,10 @@ class World:
             case ("receipt", key, status):
                 place = (key.step, key.submission)
                 return on_receipt(progress, ROUTE, *place, "p", status, WHY, self.now, {}, self.now)
+            case _:
+                return self._decide_due(message, progress)
+
+    def _decide_due(self, message: int, progress: Progress) -> Decision:
         key = self._current(message)
         attempt = self.attempts[key]
         is_told = (message, f"outcome:{key.step}.{key.submission}") in self.timeline
@@ -318,4 +322,5 @@ def _cause(record: Any) -> tuple[int, str]:
             return key.message, f"receipt:{key.step}.{key.submission}:{status}"
         case ("due", message, at):
             return message, f"due:{at.isoformat()}"
-    raise AssertionError(record)
+        case _:
+            raise AssertionError(record)

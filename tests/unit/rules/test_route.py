@@ -10,7 +10,11 @@ from switchboard.status import Status
 SMS, TELEGRAM, RCS = ChannelName("SMS"), ChannelName("TELEGRAM"), ChannelName("RCS")
 PHONE = ChannelIdentity(SMS, "46701230001")
 CHAT = ChannelIdentity(TELEGRAM, "777000")
-ACCOUNTS = {SMS: AccountKey("sms:main"), TELEGRAM: AccountKey("app:01K:TELEGRAM")}
+ACCOUNTS: dict[ChannelName, AccountKey | None] = {SMS: AccountKey("sms:main"), TELEGRAM: AccountKey("app:01K:TELEGRAM")}
+
+
+#: Identities, order, accounts, and the code expected.
+Case = tuple[list[ChannelIdentity], list[ChannelName], dict[ChannelName, AccountKey | None], ReasonCode]
 
 
 def manifest(channel: ChannelName, *receipts: Status) -> Manifest:
@@ -51,7 +55,9 @@ def test_a_channel_without_an_identity_is_skipped():
 
 
 def test_an_empty_route_says_why():
-    cases = (
+    cases: tuple[
+        tuple[list[ChannelIdentity], list[ChannelName], dict[ChannelName, AccountKey | None], ReasonCode], ...
+    ] = (
         ([PHONE], [TELEGRAM], ACCOUNTS, ReasonCode.NO_CHANNEL_IDENTITY_FOR_CONTACT),
         ([PHONE], [], {}, ReasonCode.CHANNEL_CONFIGURATION_MISSING),
         ([ChannelIdentity(RCS, "46701230001")], [], ACCOUNTS, ReasonCode.CHANNEL_CONFIGURATION_MISSING),

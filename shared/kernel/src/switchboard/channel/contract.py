@@ -210,11 +210,11 @@ class SessionHost(Protocol):
     """What the host does for a session. Returning means: durable."""
 
     async def receive(self, facts: Sequence[Fact]) -> None:
-        """Store and publish facts. The session answers its provider only after this returned; if it raises, not at all."""
+        """Store and publish facts. The session says yes to its provider only after this returned; if it raises, no."""
         ...
 
     async def collect(self, part: InboundPart) -> Sequence[InboundPart]:
-        """Store a part. Returns all parts of its group, in order, once (and each time) the group is whole; else nothing."""
+        """Store a part. Returns all parts of its group in order, each time the group is whole; else nothing."""
         ...
 
 
@@ -229,7 +229,7 @@ class Session(Protocol):
     """One live connection of a connection channel."""
 
     async def run(self) -> None:
-        """Connect, stay connected, reconnect with back-off. Returns when the lease is lost; cancellation unbinds cleanly."""
+        """Connect, stay connected, reconnect with back-off. Returns when the lease is lost; cancelled, it unbinds."""
         ...
 
     @property

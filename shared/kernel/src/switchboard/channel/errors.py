@@ -1,7 +1,7 @@
 """Errors of the channel contract.
 
 ChannelError
-├── NotConfigured      credentials or account settings missing or malformed: the app or the operator must change something
+├── NotConfigured      credentials or account settings missing or malformed: app or operator must change something
 ├── Unsupported        this content cannot go on this channel, even downgraded
 └── InvalidWebhook     the request is not from the provider, or not what it claims
 """
