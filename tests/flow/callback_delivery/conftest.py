@@ -86,7 +86,7 @@ class World:
         self.kafka = kafka
         self.prefix = prefix
         self.apps = FakeApps()
-        self._stack = stack
+        self.stack = stack
         self._bus = BusSettings(bootstrap=kafka, topic_prefix=prefix, client_id="test")
         self._producer: Producer | None = None
 
@@ -110,14 +110,14 @@ class World:
         )
         running = Running(machine, http)
         await running.start(self._bus, settings, await self.producer())
-        self._stack.push_async_callback(running.stop)
+        self.stack.push_async_callback(running.stop)
         return running
 
     async def producer(self) -> Producer:
         if self._producer is None:
             self._producer = Producer(self._bus)
             await self._producer.start()
-            self._stack.push_async_callback(self._producer.stop)
+            self.stack.push_async_callback(self._producer.stop)
         return self._producer
 
     async def publish(self, *callbacks: DeliverCallback) -> None:

@@ -13,12 +13,13 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
 from datetime import datetime
+from secrets import token_hex
 from typing import Final
 
 from msgspec import Struct
 
 from switchboard.callbacks.compact import timestamp
-from switchboard.ids import CallbackId, mint
+from switchboard.ids import CallbackId
 from switchboard.trigger import Trigger
 
 ALGORITHM: Final = "HmacSHA256"
@@ -57,7 +58,7 @@ def headers(this: Try, body: bytes, secrets: Sequence[str], unix_seconds: int) -
         told["switchboard-replay"] = "true"
     usable = [secret for secret in secrets if secret]
     if usable:
-        nonce = mint()
+        nonce = token_hex(16)
         told["x-sinch-webhook-signature-timestamp"] = str(unix_seconds)
         told["x-sinch-webhook-signature-nonce"] = nonce
         told["x-sinch-webhook-signature-algorithm"] = ALGORITHM
