@@ -105,9 +105,7 @@ async def hangs_in_the_body(reader: asyncio.StreamReader, writer: asyncio.Stream
         pytest.param(hangs_in_the_body, id="stops within the body"),
     ],
 )
-async def test_a_connection_that_breaks_once_made_leaves_no_answer(
-    client: PooledHttpClient, script: Script
-) -> None:
+async def test_a_connection_that_breaks_once_made_leaves_no_answer(client: PooledHttpClient, script: Script) -> None:
     async with serving(script) as port:
         with pytest.raises(NoAnswer):
             await client.request("POST", f"http://127.0.0.1:{port}/", body=BODY)
