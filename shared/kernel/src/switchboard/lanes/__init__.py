@@ -2,7 +2,7 @@
 
 - The router plans with `lock_lanes` (or `reserve` and `release` where a transaction needs only one of them) and
   runs a `switchboard.lanes.drainer.Drainer`.
-- callback-delivery locks its endpoint lanes with `lock_lanes` too, and works on them with `switchboard.lanes.endpoint`.
+- callback-delivery locks its endpoint lanes with `lock_lanes` too, and settles them with `switchboard.lanes.endpoint`.
 - Operators list, pause, resume and purge with `switchboard.lanes.operate`.
 """
 
