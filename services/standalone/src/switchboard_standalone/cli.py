@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+account = typer.Typer(no_args_is_help=True, help="Provider accounts: what the operator sends through.")
+number = typer.Typer(no_args_is_help=True, help="Numbers of provider accounts, and whose they are.")
+lanes = typer.Typer(no_args_is_help=True, help="Waiting lines of apps, provider accounts and endpoints.")
+unknowns = typer.Typer(no_args_is_help=True, help="Attempts of which nobody knows what became.")
+app.add_typer(account, name="account")
+app.add_typer(number, name="number")
+app.add_typer(lanes, name="lanes")
+app.add_typer(unknowns, name="unknowns")
 
 Data = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--data", envvar="SWITCHBOARD_DATA", help="Folder of the installation.", show_default=False),
+    typer.Option(
+        "--data",
+        envvar="SWITCHBOARD_DATA",
+        help="Folder of the installation; default ~/.local/state/switchboard, as root /var/lib/switchboard.",
+        show_default=False,
+    ),
 ]
 Port = Annotated[
     int, typer.Option("--port", min=0, max=65534, help="Port of the API; the next is the simulator's. 0: free ones.")
 ]
+Several = Optional[list[str]]  # noqa: UP045
 
 
 @app.callback()
@@ -30,16 +42,12 @@ def switchboard() -> None:
 def up(
     data: Data = None,
     port: Port = 0,
-    simulator: Annotated[bool, typer.Option(help="Whether the simulated world outside runs.")] = True,
-    instances: Annotated[
-        list[str], typer.Option(help="Processes of a service, SERVICE=NUMBER. May be given again.")
-    ] = [],  # noqa: B006 - typer copies it
-    env: Annotated[
-        list[str], typer.Option(help="Environment of a service, SERVICE:NAME=VALUE. May be given again.")
-    ] = [],  # noqa: B006
+    simulator: Annotated[bool, typer.Option(help="Run the simulated world outside.")] = True,
+    instances: Annotated[Several, typer.Option(help="Processes of a service: SERVICE=NUMBER. Repeatable.")] = None,
+    env: Annotated[Several, typer.Option(help="Environment of a service: SERVICE:NAME=VALUE. Repeatable.")] = None,
     crash: Annotated[
-        list[str], typer.Option(help="For tests: SERVICE=POINT[:NUMBER] crashes it there in its first run.")
-    ] = [],  # noqa: B006
+        Several, typer.Option(help="For tests: SERVICE=POINT[:TIMES] dies there, in its first run. Repeatable.")
+    ] = None,
 ) -> None:
     """Start everything on this machine and stay until Ctrl-C."""
     from switchboard_standalone.trouble import telling_trouble
@@ -47,7 +55,160 @@ def up(
     with telling_trouble():
         from switchboard_standalone.commands import up as command
 
-        raise SystemExit(command.up(data, port, command.wishes(simulator, instances, env, crash)))
+        wishes = command.wishes(simulator, instances or (), env or (), crash or ())
+        raise SystemExit(command.up(data, port, wishes))
+
+
+@app.command()
+def run(
+    data: Data = None,
+    port: Port = 0,
+    once: Annotated[bool, typer.Option("--once", help="End after the callback, on a folder thrown away.")] = False,
+) -> None:
+    """Start everything, send a first message, show its phone and callbacks, and stay until Ctrl-C."""
+    from switchboard_standalone.trouble import telling_trouble
+
+    with telling_trouble():
+        from switchboard_standalone.commands import first
+
+        raise SystemExit(first.run(data, port, once=once))
+
+
+@app.command()
+def send(
+    text: str,
+    to: Annotated[str, typer.Option(help="Number or chat; without it a phone of the simulator.")] = "",
+    channel: Annotated[str, typer.Option(help="SMS or TELEGRAM.")] = "SMS",
+    callback_url: Annotated[str, typer.Option(help="Where this message's callbacks go instead.")] = "",
+    data: Data = None,
+) -> None:
+    """Send a text as the development app and print the message's id."""
+    _do("messages", lambda command: command.send(data, text, channel, to, callback_url))
+
+
+@app.command()
+def tail(data: Data = None) -> None:
+    """Print timelines, phones and callbacks as they happen, until Ctrl-C."""
+    _do("messages", lambda command: command.tail(data))
+
+
+@app.command()
+def timeline(message_id: str, data: Data = None) -> None:
+    """Print the whole life of a message: when, what, why."""
+    _do("messages", lambda command: command.show_timeline(data, message_id))
+
+
+@app.command()
+def doctor(data: Data = None) -> None:
+    """Look for what is wrong, and say what to do. Ends with 1 if something is."""
+    _do("doctor", lambda command: command.doctor(data))
+
+
+@app.command()
+def migrate(data: Data = None) -> None:
+    """Bring database and topics to this version. Safe to run by several at once."""
+    _do("operate", lambda command: command.migrate(data))
+
+
+Settings = Annotated[
+    str, typer.Argument(help="JSON; @FILE reads a file, - standard input, so that secrets stay unseen.")
+]
+
+
+@account.command("add")
+def account_add(channel: str, name: str, settings: Settings, data: Data = None) -> None:
+    """Make a provider account, or change its settings."""
+    _do("operate", lambda command: command.add_account(data, channel, name, settings))
+
+
+@account.command("list")
+def account_list(data: Data = None) -> None:
+    """Show provider accounts, secrets hidden."""
+    _do("operate", lambda command: command.list_accounts(data))
+
+
+@account.command("remove")
+def account_remove(key: str, data: Data = None) -> None:
+    """Remove a provider account without numbers."""
+    _do("operate", lambda command: command.remove_account(data, key))
+
+
+@number.command("add")
+def number_add(account_key: str, number: str, app_id: str, data: Data = None) -> None:
+    """Give a number of an account to an app."""
+    _do("operate", lambda command: command.add_number(data, account_key, number, app_id))
+
+
+@number.command("list")
+def number_list(data: Data = None) -> None:
+    """Show numbers and whose they are."""
+    _do("operate", lambda command: command.list_numbers(data))
+
+
+@number.command("remove")
+def number_remove(account_key: str, number: str, data: Data = None) -> None:
+    """Take a number from its app."""
+    _do("operate", lambda command: command.remove_number(data, account_key, number))
+
+
+@lanes.command("list")
+def lanes_list(data: Data = None) -> None:
+    """Show lanes, those with most waiting first."""
+    _do("operate", lambda command: command.list_lanes(data))
+
+
+@lanes.command("pause")
+def lanes_pause(lane: str, data: Data = None) -> None:
+    """Let nothing start in a lane; what is planned waits."""
+    _do("operate", lambda command: command.pause_lane(data, lane))
+
+
+@lanes.command("resume")
+def lanes_resume(lane: str, data: Data = None) -> None:
+    """Open a paused or closed lane."""
+    _do("operate", lambda command: command.resume_lane(data, lane))
+
+
+@lanes.command("purge")
+def lanes_purge(
+    lane: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """End every message that waits in a lane: its app is told that it FAILED."""
+    if not yes:
+        typer.confirm(f"End every message that waits in {lane}?", abort=True)
+    _do("operate", lambda command: command.purge_lane(data, lane))
+
+
+@unknowns.command("list")
+def unknowns_list(
+    every: Annotated[bool, typer.Option("--all", help="Those given up too.")] = False, data: Data = None
+) -> None:
+    """Show attempts whose fate is unknown."""
+    _do("operate", lambda command: command.list_unknowns(data, every=every))
+
+
+@unknowns.command("resolve")
+def unknowns_resolve(
+    attempt: str,
+    status: Annotated[str, typer.Argument(help="DELIVERED or FAILED.")],
+    why: Annotated[str, typer.Option(help="For FAILED: how you know, without personal data.")] = "",
+    data: Data = None,
+) -> None:
+    """Say what became of an attempt."""
+    _do("operate", lambda command: command.resolve_unknown(data, attempt, status, why))
+
+
+def _do(module: str, command: Callable[[Any], Coroutine[Any, Any, int]]) -> None:
+    """Run one command of a module of `commands`, and exit with its code. Trouble is one line."""
+    from switchboard_standalone.trouble import telling_trouble
+
+    with telling_trouble():
+        import asyncio
+        from importlib import import_module
+
+        raise SystemExit(asyncio.run(command(import_module(f"switchboard_standalone.commands.{module}"))))
 
 
 def main() -> None:
