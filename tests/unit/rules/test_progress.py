@@ -61,6 +61,7 @@ def step(channel: str, *, receipts: bool = True, wait: int | None = None, dedupl
 SMS = Route((step("SMS"),))
 TELEGRAM = Route((step("TELEGRAM", receipts=False),))
 BOTH = Route((step("RCS"), step("SMS")))
+READ_OR_ON = Route((replace(step("RCS", wait=60), until_read=True), step("SMS")))
 TIMED = Route((step("RCS", wait=60), step("SMS")))
 
 
@@ -173,6 +174,22 @@ class TestSequences:
             .outcome(Accepted(("q1",)), 63, attempt=(1, 2))
             .receipt(Status.FAILED, 64, "q1", attempt=(1, 2)),
             ["SUBMIT RCS", "QUEUED_ON_CHANNEL RCS", "SWITCHING_CHANNEL RCS", "DELIVERED RCS"],
+        ),
+        (
+            "delivered and not read in time: the next channel is tried, and only its delivery is told",
+            READ_OR_ON,
+            lambda s: s.outcome(ACCEPTED)
+            .receipt(Status.DELIVERED)
+            .due(61.5)
+            .outcome(Accepted(("q1",)), 62)
+            .receipt(Status.DELIVERED, 63, "q1"),
+            ["SUBMIT RCS", "QUEUED_ON_CHANNEL RCS", "DELIVERED RCS", "DELIVERED SMS"],
+        ),
+        (
+            "read in time: nothing else is tried",
+            READ_OR_ON,
+            lambda s: s.outcome(ACCEPTED).receipt(Status.DELIVERED).receipt(Status.READ, 30).due(61.5),
+            ["SUBMIT RCS", "QUEUED_ON_CHANNEL RCS", "DELIVERED RCS", "READ RCS"],
         ),
         (
             "delivered twice is told twice",
@@ -499,7 +516,7 @@ FACTS = st.lists(
 )  # fmt: skip
 
 
-@given(st.sampled_from([SMS, TELEGRAM, BOTH, TIMED]), st.sampled_from([None, 30, 3600]), FACTS)
+@given(st.sampled_from([SMS, TELEGRAM, BOTH, TIMED, READ_OR_ON]), st.sampled_from([None, 30, 3600]), FACTS)
 def test_whatever_happens_the_invariants_hold(route, ttl, facts):
     """No message is forgotten, none ends twice, statuses do not go back, sequence numbers have no gap."""
     story = Story(route, ttl=ttl)

@@ -4,7 +4,7 @@ from switchboard.channel.manifest import AccountOwner, Connection, CredentialSpe
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import ReasonCode
-from switchboard.rules.route import Candidate, Verdict, plan_route
+from switchboard.rules.route import Candidate, StepWish, Success, Verdict, plan_route
 from switchboard.status import Status
 
 SMS, TELEGRAM, RCS = ChannelName("SMS"), ChannelName("TELEGRAM"), ChannelName("RCS")
@@ -78,3 +78,26 @@ def test_only_a_step_that_reports_delivery_and_has_a_follower_waits_for_it():
 
     waits = [step.wait_seconds for step in plan_route([CHAT, PHONE], [], ACCOUNTS, MANIFESTS, 60).steps]
     assert waits == [None, None]
+
+
+def test_a_request_may_ask_each_channel_for_a_success_of_its_own():
+    manifests = {SMS: manifest(SMS, Status.DELIVERED), RCS: manifest(RCS, Status.DELIVERED, Status.READ)}
+    accounts: dict[ChannelName, AccountKey | None] = {SMS: AccountKey("sms:main"), RCS: AccountKey("rcs:main")}
+    both = [ChannelIdentity(RCS, "46701230001"), PHONE]
+    cases = (
+        (StepWish(RCS, Success.READ, 30), (30, False)),
+        (StepWish(RCS, Success.READ, 30, switch_after_delivered=True), (30, True)),
+        (StepWish(RCS, Success.READ), (60, False)),
+        (StepWish(RCS, Success.SUBMITTED, 30), (None, False)),
+    )
+    for wish, expected in cases:
+        first, last = plan_route(both, [], accounts, manifests, 60, [wish]).steps
+
+        assert (first.wait_seconds, first.until_read) == expected
+        assert last.wait_seconds is None
+
+
+def test_a_success_the_channel_never_reports_is_not_waited_for():
+    first, _ = plan_route([PHONE, CHAT], [], ACCOUNTS, MANIFESTS, 60, [StepWish(SMS, Success.READ, 30)]).steps
+
+    assert first.wait_seconds is None

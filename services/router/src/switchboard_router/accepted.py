@@ -15,7 +15,7 @@ from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted
-from switchboard.rules.progress import Policy, start
+from switchboard.rules.progress import OnUnknown, Policy, start
 from switchboard.rules.route import Route, plan_route
 from switchboard.store import messages as store
 from switchboard.store.messages import Envelope, Message
@@ -85,13 +85,13 @@ class OnAccepted:
     def _route(self, record: MessageAccepted, app: App | None) -> Route:
         if app is None or app.project_id != record.project_id:
             return Route((), empty_because=Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more."))
-        fallback = app.delivery_report_based_fallback
         return plan_route(
             record.identities,
             record.channel_priority_order,
             self._accounts(app),
             self._context.manifests,
-            fallback.delivery_report_waiting_time if fallback.enabled else None,
+            app.fallback_wait_seconds,
+            record.channel_steps,
         )
 
     def _accounts(self, app: App) -> Mapping[ChannelName, AccountKey | None]:
@@ -115,8 +115,13 @@ def _envelope(record: MessageAccepted, app: App | None) -> Envelope:
         correlation_id=record.correlation_id,
         callback_url=record.callback_url,
         channel_properties=record.channel_properties,
-        policy=Policy() if app is None else Policy(retry_seconds=app.message_retry_settings.retry_duration),
+        policy=_policy(record, app),
     )
+
+
+def _policy(record: MessageAccepted, app: App | None) -> Policy:
+    retry_seconds = Policy().retry_seconds if app is None else app.message_retry_settings.retry_duration
+    return Policy(retry_seconds, record.on_unknown or OnUnknown.FAIL)
 
 
 def _is_too_old(record: MessageAccepted, now: datetime) -> bool:

@@ -16,6 +16,8 @@ from switchboard.content import AppMessage, ContactMessage
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey, AppId, CallbackId, ContactId, MessageId, ProjectId
 from switchboard.reason import Reason
+from switchboard.rules.progress import OnUnknown
+from switchboard.rules.route import StepWish
 from switchboard.status import Status
 from switchboard.trigger import Trigger
 
@@ -53,6 +55,10 @@ class MessageAccepted(RecordBase, frozen=True):
     callback_url: str = ""
     high_priority: bool = False
     ttl_seconds: int | None = None
+    #: What the request asks of single channels (our extension).
+    channel_steps: tuple[StepWish, ...] = ()
+    #: What to do when an outcome stays unknown; None: what the app says (our extension).
+    on_unknown: OnUnknown | None = None
     #: The caller's W3C trace context, linked from the message's own trace.
     traceparent: str = ""
 

@@ -185,6 +185,7 @@ class Effects(Struct, frozen=True, omit_defaults=True):
 
 
 _NO_EFFECTS: Final = Effects()
+_NO_CALLBACKS: Final[tuple[CallbackDue, ...]] = ()
 
 
 class Decision(Struct, frozen=True):
@@ -435,7 +436,7 @@ def _tell_combined(
         return Decision(progress, note=otherwise)
     if combined is Status.FAILED:
         return _failed_receipt(progress, route, step, ledger.reason or _UNSAID, now)
-    return _delivered(progress, step, submission, combined, now, ledger.event_at or now)
+    return _delivered(progress, route, step, submission, combined, now, ledger.event_at or now)
 
 
 def _await_receipts(progress: Progress, step: RouteStep, route: Route, now: datetime) -> Progress:
@@ -545,17 +546,14 @@ def _switch(progress: Progress, route: Route, reason: Reason, now: datetime, not
         return _fail(progress, _EXPIRED, now, f"{note}, expired")
     if progress.step + 1 >= len(route.steps):
         return _fail(progress, reason, now, f"{note}, no channel left")
-    left = _left(progress, Status.SWITCHING_CHANNEL)
-    told, callbacks = _raise(left, progress.step, progress.submission, Status.SWITCHING_CHANNEL, reason, now)
-    onward = replace(
-        told,
-        step=progress.step + 1,
-        tries=0,
-        first_failed_at=None,
-        reason=None,
-        status=Status.SWITCHING_CHANNEL,
-        status_at=now,
-    )
+    if progress.ledger.of(progress.step).status in POSITIVE:
+        # Delivered and not read: the next channel is tried, but nobody is told that the message went back.
+        onward, callbacks = progress, _NO_CALLBACKS
+    else:
+        left = _left(progress, Status.SWITCHING_CHANNEL)
+        told, callbacks = _raise(left, progress.step, progress.submission, Status.SWITCHING_CHANNEL, reason, now)
+        onward = replace(told, status=Status.SWITCHING_CHANNEL, status_at=now)
+    onward = replace(onward, step=progress.step + 1, tries=0, first_failed_at=None, reason=None)
     decision = _dispatch(onward, now, note)
     return replace(decision, effects=replace(decision.effects, callbacks=callbacks))
 
@@ -599,7 +597,7 @@ def _failed_receipt(progress: Progress, route: Route, step: int, reason: Reason,
 
 
 def _delivered(
-    progress: Progress, step: int, submission: int, status: Status, now: datetime, event_at: datetime
+    progress: Progress, route: Route, step: int, submission: int, status: Status, now: datetime, event_at: datetime
 ) -> Decision:
     """A channel delivered. Ends the message, whatever else was going on; a planned attempt elsewhere is taken back."""
     twice = _delivered_elsewhere(progress, step)
@@ -609,6 +607,8 @@ def _delivered(
     told, callbacks = _raise(_with_status(counted, step, status), step, submission, status, None, event_at)
     is_better = progress.status not in POSITIVE or raises(progress.status, status)
     done = replace(told, status=status, status_at=event_at, reason=None) if is_better else told
+    if status is Status.DELIVERED and _waits_to_be_read(progress, route, step):
+        return Decision(done, Effects(callbacks=callbacks), "delivered, not read yet")
     cancel = None
     if progress.phase is Phase.SENDING and step != progress.step:
         cancel = (progress.step, progress.submission)
@@ -616,6 +616,11 @@ def _delivered(
     return Decision(
         _final(done, now), Effects(ended, cancel, callbacks), "read" if status is Status.READ else "delivered"
     )
+
+
+def _waits_to_be_read(progress: Progress, route: Route, step: int) -> bool:
+    is_here = step == progress.step and progress.phase is Phase.SUBMITTED
+    return is_here and route.steps[step].until_read and progress.step_due_at is not None
 
 
 def _raise_submitted(progress: Progress, at: datetime) -> tuple[Progress, tuple[CallbackDue, ...]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -35,6 +36,26 @@ class Candidate(Struct, frozen=True):
     verdict: Verdict
 
 
+class Success(StrEnum):
+    """What a step must come to within its wait, or the next channel is tried."""
+
+    #: Acceptance by the channel is enough: nothing is waited for.
+    SUBMITTED = "SUBMITTED"
+    DELIVERED = "DELIVERED"
+    READ = "READ"
+
+
+class StepWish(Struct, frozen=True, omit_defaults=True):
+    """What a request asks of one channel (`channel_steps`, our extension of messages:send)."""
+
+    channel: ChannelName
+    success: Success = Success.DELIVERED
+    #: Seconds from acceptance by the channel, 10 to 259,200. None: the app's `delivery_report_based_fallback`.
+    wait_seconds: int | None = None
+    #: With READ: go on to the next channel although this one delivered, if nobody read it in time.
+    switch_after_delivered: bool = False
+
+
 class RouteStep(Struct, frozen=True, omit_defaults=True):
     """One channel of a route, with the facts of the channel that decisions about it need."""
 
@@ -48,6 +69,8 @@ class RouteStep(Struct, frozen=True, omit_defaults=True):
     deduplicates: bool = False
     #: Switch if no positive receipt came this long after acceptance. None: wait for a receipt as long as it takes.
     wait_seconds: int | None = None
+    #: The wait goes on after DELIVERED: only READ ends it.
+    until_read: bool = False
 
     @property
     def channel(self) -> ChannelName:
@@ -69,13 +92,15 @@ def plan_route(
     configured: Mapping[ChannelName, AccountKey | None],
     manifests: Mapping[ChannelName, Manifest],
     fallback_wait_seconds: int | None = None,
+    wishes: Sequence[StepWish] = (),
 ) -> Route:
     """Plan the route of a message to `identities` (conversation-api 11.4, points 1 and 2).
 
     `order` is `channel_priority_order`, or empty; `configured` maps the app's channels to the account they send
-    through (None: it does not exist). A step waits for a positive receipt only while another step is left and only
-    on channels that report delivery.
+    through (None: it does not exist). A step waits only while another step is left, and only for what its channel
+    reports.
     """
+    wish_for = {wish.channel: wish for wish in wishes}
     by_channel = {identity.channel: identity for identity in identities}
     asked = list(order) or [identity.channel for identity in identities]
     candidates = [Candidate(channel, _judge(channel, by_channel, configured, manifests)) for channel in asked]
@@ -86,7 +111,8 @@ def plan_route(
             by_channel[channel],
             configured[channel],
             manifests[channel],
-            fallback_wait_seconds if place < len(kept) - 1 else None,
+            wish_for.get(channel, StepWish(channel)) if place < len(kept) - 1 else None,
+            fallback_wait_seconds,
         )
         for place, channel in enumerate(kept)
     )
@@ -109,9 +135,16 @@ def _judge(
 
 
 def _step(
-    identity: ChannelIdentity, account: AccountKey | None, manifest: Manifest, wait_seconds: int | None
+    identity: ChannelIdentity,
+    account: AccountKey | None,
+    manifest: Manifest,
+    wish: StepWish | None,
+    fallback_wait_seconds: int | None,
 ) -> RouteStep:
     assert account is not None
+    wait_seconds = None
+    if wish is not None and _AWAITED[wish.success] in manifest.receipts:
+        wait_seconds = wish.wait_seconds or fallback_wait_seconds
     return RouteStep(
         identity,
         account,
@@ -119,8 +152,17 @@ def _step(
         manifest.horizon_seconds,
         manifest.send_timeout_seconds,
         manifest.deduplicates,
-        wait_seconds if Status.DELIVERED in manifest.receipts else None,
+        wait_seconds,
+        until_read=wait_seconds is not None and wish is not None and wish.switch_after_delivered,
     )
+
+
+#: The receipt a success waits for. QUEUED_ON_CHANNEL is in no manifest's receipts, so SUBMITTED waits for nothing.
+_AWAITED: Final = {
+    Success.SUBMITTED: Status.QUEUED_ON_CHANNEL,
+    Success.DELIVERED: Status.DELIVERED,
+    Success.READ: Status.READ,
+}
 
 
 def _why_empty(candidates: Sequence[Candidate]) -> Reason:
