@@ -48,3 +48,14 @@ async def test_an_absent_broker_settles_nothing(topic_prefix: str):
     settlement = Settlement(BusSettings(bootstrap="127.0.0.1:1"), {"g": "t"}, now)
 
     assert await settlement.settled() is None
+
+
+async def test_a_topic_that_is_not_there_settles_nothing(kafka: str, topic_prefix: str):
+    async def now() -> datetime:
+        return datetime.now(UTC)
+
+    settlement = Settlement(BusSettings(bootstrap=kafka), {f"{topic_prefix}g": f"{topic_prefix}absent"}, now)
+    try:
+        assert await settlement.settled() is None
+    finally:
+        await settlement.stop()

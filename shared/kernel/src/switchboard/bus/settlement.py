@@ -79,6 +79,9 @@ class Settlement:
         assert self._consumer is not None
         assert self._admin is not None
         described = await self._admin.describe_topics(list(set(self._groups.values())))
+        if any(topic["error_code"] or not topic["partitions"] for topic in described):
+            # A topic that cannot be described now is not one without records.
+            raise KafkaError("a topic cannot be described")
         partitions = [
             TopicPartition(topic["topic"], partition["partition"])
             for topic in described
