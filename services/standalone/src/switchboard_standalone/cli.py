@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -213,4 +215,13 @@ def _do(module: str, command: Callable[[Any], Coroutine[Any, Any, int]]) -> None
 
 def main() -> None:
     """The console script."""
-    app()
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed by now. A thread of the HTTP client that lets go of its last object while the
+    # interpreter is taken down would abort the process.
+    os._exit(code)

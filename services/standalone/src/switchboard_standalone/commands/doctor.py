@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
-from rich.console import Console
 from rich.markup import escape
 
 import switchboard_channels
@@ -33,6 +32,7 @@ from switchboard_standalone.client import calling
 from switchboard_standalone.commands.up import server_settings
 from switchboard_standalone.home import Home
 from switchboard_standalone.reach import Reach
+from switchboard_standalone.screen import screen
 from switchboard_standalone.trouble import Refused, one_line
 
 _ANSWER_SECONDS: Final = 5
@@ -75,7 +75,7 @@ _COLOURS: Final = {Grade.GOOD: "green", Grade.WORTH_A_LOOK: "yellow", Grade.BAD:
 
 async def doctor(data: Path | None) -> int:
     """Look at everything, say what is found, and return 1 if something is wrong."""
-    console = Console(highlight=False)
+    console = screen()
     worst = 0
     async for finding in examine(server_settings(data)):
         colour = _COLOURS[finding.grade]

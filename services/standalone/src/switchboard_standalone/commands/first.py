@@ -19,6 +19,7 @@ from switchboard.embedded import ServerSettings
 from switchboard_standalone.commands.up import server_settings
 from switchboard_standalone.greeting import PHONE, greet
 from switchboard_standalone.launch import Order, launch
+from switchboard_standalone.screen import screen
 
 if TYPE_CHECKING:
     from switchboard_standalone.client import LocalClient, SeenCallback
@@ -31,7 +32,7 @@ TEXT: Final = "Hello from Switchboard! Your first message."
 
 def run(data: Path | None, port: int, *, once: bool) -> int:
     """Up, a first message, and then stay, or with `once` end: 0 if its DELIVERED callback came, signed."""
-    console = Console(highlight=False)
+    console = screen()
 
     async def work(installation: Installation) -> int:
         greet(console, installation.home, installation.running())

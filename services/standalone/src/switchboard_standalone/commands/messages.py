@@ -22,6 +22,7 @@ from switchboard_standalone.client import SeenCallback, calling
 from switchboard_standalone.greeting import PHONE
 from switchboard_standalone.home import Running
 from switchboard_standalone.reach import Reach, home_of, running_in
+from switchboard_standalone.screen import screen
 from switchboard_standalone.trouble import Refused
 
 #: A chat of the simulator that behaves well.
@@ -57,7 +58,7 @@ async def show_timeline(data: Path | None, message_id: str) -> int:
         )
     if not moments and message is None:
         raise Refused(f"nothing is known of message {message_id}: it is not planned yet, or older than its app keeps")
-    console = Console(highlight=False)
+    console = screen()
     table = Table(title=f"message {message_id}", title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in ("when (UTC)", "+ s", "what", "why"):
         table.add_column(column, overflow="fold", justify="right" if column == "+ s" else "left")
@@ -75,7 +76,7 @@ async def show_timeline(data: Path | None, message_id: str) -> int:
 async def tail(data: Path | None) -> int:
     """Print what happens until told to stop."""
     home = home_of(data)
-    console = Console(highlight=False)
+    console = screen()
     running = running_in(home)
     async with Reach.of(home).pool() as pool, asyncio.TaskGroup() as group:
         group.create_task(follow_timeline(console, pool))

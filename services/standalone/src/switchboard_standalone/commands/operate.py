@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-from rich.console import Console
 from rich.table import Table
 
 from switchboard.configuration import ConfigurationStore
@@ -21,7 +20,8 @@ from switchboard.records import UnknownResolved
 from switchboard.settings import read_settings
 from switchboard.status import Status
 from switchboard_standalone.reach import Reach, home_of
-from switchboard_standalone.schema import SchemaSettings, bring_up_to_date
+from switchboard_standalone.schema import EMBEDDED_PARTITIONS, SchemaSettings, bring_up_to_date
+from switchboard_standalone.screen import screen
 from switchboard_standalone.trouble import Refused
 
 
@@ -29,7 +29,12 @@ async def migrate(data: Path | None) -> int:
     """Bring database and topics to this version: configured ones, else those that run on the folder."""
     home = home_of(data)
     running = home.running()
-    found = {} if running is None else {"postgres_dsn": running.postgres, "kafka_bootstrap": running.kafka}
+    found: dict[str, str] = {}
+    if running is not None:
+        found = {"postgres_dsn": running.postgres, "kafka_bootstrap": running.kafka}
+        found["topic_prefix"] = running.topic_prefix
+        if "kafka" in running.pids:
+            found["topic_partitions"] = str(EMBEDDED_PARTITIONS)
     settings = read_settings(SchemaSettings, **_not_configured(found))
     changes = await bring_up_to_date(settings)
     print(f"migrations applied: {', '.join(changes.migrations) or 'none, all are there'}")
@@ -230,6 +235,6 @@ def _table(*columns: str) -> Table:
 
 def _print(table: Table, empty: str) -> None:
     if table.row_count:
-        Console(highlight=False, markup=False).print(table)
+        screen(markup=False).print(table)
     else:
         print(empty)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from switchboard.embedded import ServerSettings
 from switchboard_standalone.fleet import BadOption, Wishes
 from switchboard_standalone.greeting import greet
 from switchboard_standalone.launch import Order, launch
+from switchboard_standalone.screen import screen
 
 if TYPE_CHECKING:
     from switchboard_standalone.up import Installation
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def up(data: Path | None, port: int, wishes: Wishes) -> int:
     """Run everything until told to stop."""
-    console = Console(highlight=False)
+    console = screen()
 
     async def stay(installation: Installation) -> int:
         greet(console, installation.home, installation.running())
