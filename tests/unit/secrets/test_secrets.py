@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from switchboard.secrets import KeyRing, Unreadable, UnknownKey, hash_access_secret, is_access_secret
+from switchboard.secrets import KeyRing, UnknownKey, Unreadable, hash_access_secret, is_access_secret
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 
