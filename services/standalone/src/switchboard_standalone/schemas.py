@@ -4,6 +4,8 @@ openapi.json      the HTTP API, from ingress's own types
 asyncapi.json     topics, keys and records, from the topic catalogue
 events/*.json     callback bodies, by trigger
 channels/*.json   what each channel is, from its manifest
+
+and, outside of `schemas/`, the pages of the documentation that come from the code (`pages`).
 """
 
 import sys
@@ -19,6 +21,7 @@ from switchboard.channel.manifest import Manifest
 from switchboard.channel.registry import manifests
 from switchboard.topics import TOPICS, Topic
 from switchboard_ingress import openapi
+from switchboard_standalone.pages import pages
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -101,13 +104,18 @@ def write(folder: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Write, or with `--check` compare. Returns the exit code."""
-    folder = Path("schemas")
+    root, folder = Path(), Path("schemas")
     if "--check" not in arguments:
         write(folder)
+        for page, text in pages(root).items():
+            page.write_text(text, "utf-8")
         return 0
-    wrong = drift(folder)
+    wrong = [f"schemas/{name}" for name in drift(folder)]
+    for page, text in pages(root).items():
+        if not page.exists() or page.read_text("utf-8") != text:
+            wrong.append(str(page))
     for name in wrong:
-        print(f"schemas/{name} is not as the code says: run `make schemas`", file=sys.stderr)
+        print(f"{name} is not as the code says: run `make schemas`", file=sys.stderr)
     return 1 if wrong else 0
 
 
