@@ -72,6 +72,14 @@ def test_an_empty_route_says_why():
         assert route.empty_because.code is expected
 
 
+def test_a_channel_the_app_does_not_have_ends_the_message_before_any_attempt():
+    route = plan_route([PHONE, ChannelIdentity(RCS, "46701230001")], [], ACCOUNTS, MANIFESTS)
+
+    assert route.steps == ()
+    assert route.empty_because is not None
+    assert route.empty_because.code is ReasonCode.CHANNEL_CONFIGURATION_MISSING
+
+
 def test_only_a_step_that_reports_delivery_and_has_a_follower_waits_for_it():
     waits = [step.wait_seconds for step in plan_route([PHONE, CHAT], [], ACCOUNTS, MANIFESTS, 60).steps]
     assert waits == [60, None]

@@ -114,7 +114,11 @@ def run(service: str, kind: type[S], compose: Compose[S]) -> None:
         sys.stderr.write(f"{service}: {error}\n")
         sys.exit(EXIT_BAD_SETTINGS)
     configure_logs(service, settings.log_level)
-    fatal = uvloop.run(_serve(service, settings, compose))
+    try:
+        fatal = uvloop.run(_serve(service, settings, compose))
+    except SettingsError as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        sys.exit(EXIT_BAD_SETTINGS)
     sys.exit(EXIT_FATAL if fatal else 0)
 
 

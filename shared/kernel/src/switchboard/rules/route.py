@@ -106,6 +106,9 @@ def plan_route(
     candidates = [Candidate(channel, _judge(channel, by_channel, configured, manifests)) for channel in asked]
     candidates += [Candidate(channel, Verdict.NOT_ASKED_FOR) for channel in by_channel if channel not in asked]
     kept = [candidate.channel for candidate in candidates if candidate.verdict is Verdict.KEPT]
+    if any(candidate.verdict in _NOTHING_IS_SENT for candidate in candidates):
+        # A channel the app does not have ends the message before any attempt (conversation-api 11.4).
+        kept = []
     steps = tuple(
         _step(
             by_channel[channel],
@@ -165,10 +168,13 @@ _AWAITED: Final = {
 }
 
 
+_NOTHING_IS_SENT: Final = frozenset({Verdict.NOT_CONFIGURED, Verdict.NOT_INSTALLED})
+
+
 def _why_empty(candidates: Sequence[Candidate]) -> Reason:
     verdicts = {candidate.verdict for candidate in candidates}
-    if verdicts & {Verdict.NOT_CONFIGURED, Verdict.NOT_INSTALLED}:
-        return Reason(ReasonCode.CHANNEL_CONFIGURATION_MISSING, "No channel of the order is configured in the app.")
+    if verdicts & _NOTHING_IS_SENT:
+        return Reason(ReasonCode.CHANNEL_CONFIGURATION_MISSING, "A channel of the order is not configured in the app.")
     if Verdict.NO_ACCOUNT in verdicts:
         return Reason(ReasonCode.CHANNEL_BAD_CONFIGURATION, "The app's credentials name no provider account.")
     return Reason(
