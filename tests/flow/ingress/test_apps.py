@@ -35,6 +35,7 @@ FRESH = {
     "callback_settings": {"secret_for_overridden_callback_urls": ""},
     "delivery_report_based_fallback": {"enabled": False, "delivery_report_waiting_time": 0},
     "message_retry_settings": {"retry_duration": 3600},
+    "on_unknown": "FAIL",
 }
 
 
@@ -188,6 +189,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
      ["delivery_report_based_fallback.delivery_report_waiting_time"]),
     ({"delivery_report_based_fallback": {"delivery_report_waiting_time": 259_201}},
      ["delivery_report_based_fallback.delivery_report_waiting_time"]),
+    ({"on_unknown": "RETRY"}, ["on_unknown"]),
     ({"callback_settings": {"secret_for_overridden_callback_urls": "x" * 257}},
      ["callback_settings.secret_for_overridden_callback_urls"]),
 ]  # fmt: skip

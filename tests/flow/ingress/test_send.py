@@ -13,6 +13,8 @@ from switchboard.content import AppMessage, TextMessage
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, is_ulid, mint, time_of
 from switchboard.records import MessageAccepted, ProcessingMode
+from switchboard.rules.progress import OnUnknown
+from switchboard.rules.route import StepWish, Success
 from switchboard.store.pool import Pool
 from switchboard.testing import wait_until
 
@@ -69,6 +71,11 @@ async def test_everything_a_send_can_say_is_in_the_record(call: Client, app: App
             processing_strategy="DISPATCH_ONLY",
             correlation_id="corr-5521",
             message_content_type="CONTENT_NOTIFICATION",
+            channel_steps=[
+                {"channel": "TELEGRAM", "success": "SUBMITTED"},
+                {"channel": "SMS", "wait_seconds": 30},
+            ],
+            on_unknown="FAIL_OVER",
         ),
         headers={"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     )
@@ -84,6 +91,8 @@ async def test_everything_a_send_can_say_is_in_the_record(call: Client, app: App
     assert record.callback_url == "https://quay.example/reports"
     assert record.high_priority
     assert record.ttl_seconds == 60
+    assert record.channel_steps == (StepWish(TELEGRAM, Success.SUBMITTED), StepWish(SMS, Success.DELIVERED, 30))
+    assert record.on_unknown is OnUnknown.FAIL_OVER
     assert record.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -166,6 +175,16 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("a long ttl", {"ttl": "315576000001s"}, ["ttl"]),
     ("an unknown queue", {"queue": "EXPRESS"}, ["queue"]),
     ("an unknown strategy", {"processing_strategy": "MAYBE"}, ["processing_strategy"]),
+    ("a step of a channel that is not tried", {"channel_steps": [{"channel": "TELEGRAM", "success": "SUBMITTED"}]},
+     ["channel_steps[0].channel"]),
+    ("a step that waits too shortly", {"channel_steps": [{"channel": "SMS", "wait_seconds": 9}]},
+     ["channel_steps[0].wait_seconds"]),
+    ("a wait that is none", {"channel_steps": [{"channel": "SMS", "wait_seconds": "60"}]},
+     ["channel_steps[0].wait_seconds"]),
+    ("an unknown success", {"channel_steps": [{"channel": "SMS", "success": "SEEN"}]}, ["channel_steps[0].success"]),
+    ("a success never reported", {"channel_steps": [{"channel": "SMS", "success": "READ", "wait_seconds": 60}]},
+     ["channel_steps[0].success"]),
+    ("an unknown answer to doubt", {"on_unknown": "RETRY"}, ["on_unknown"]),
     ("several at once", {"ttl": "x", "correlation_id": "x" * 129, "message": {"text_message": {"text": ""}}},
      ["message.text_message.text", "ttl", "correlation_id"]),
 ]  # fmt: skip

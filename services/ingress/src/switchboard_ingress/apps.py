@@ -22,7 +22,7 @@ FIELDS: Final = (
     "id", "channel_credentials", "conversation_metadata_report_view", "display_name", "rate_limits",
     "retention_policy", "dispatch_retention_policy", "processing_mode", "smart_conversation", "queue_stats",
     "persist_message_status", "message_search", "callback_settings", "delivery_report_based_fallback",
-    "message_retry_settings",
+    "message_retry_settings", "on_unknown",
 )  # fmt: skip
 
 _body: Final = Body(AppInput)

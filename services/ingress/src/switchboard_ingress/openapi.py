@@ -19,6 +19,7 @@ from switchboard.configuration.app import (
 from switchboard.configuration.credential import Credential, CredentialState
 from switchboard.configuration.types import ClientCredentials, TargetType
 from switchboard.records import ProcessingMode
+from switchboard.rules.progress import OnUnknown
 from switchboard.trigger import Trigger
 from switchboard_ingress.messages import ConversationMessage, MessageList
 from switchboard_ingress.requests import AppInput, MessagePatch, SendRequest, WebhookInput
@@ -70,6 +71,7 @@ class AppAnswer(Struct, frozen=True):
     callback_settings: CallbackSettings
     delivery_report_based_fallback: ReportFallback
     message_retry_settings: RetrySettings
+    on_unknown: OnUnknown
 
 
 class AppList(Struct, frozen=True):

@@ -18,6 +18,8 @@ from switchboard.configuration.credential import Credential
 from switchboard.configuration.types import ClientCredentials, TargetType
 from switchboard.content import AppMessage
 from switchboard.records import ProcessingMode
+from switchboard.rules.progress import OnUnknown
+from switchboard.rules.route import StepWish
 from switchboard.trigger import Trigger
 from switchboard.wire import Wire
 
@@ -78,6 +80,10 @@ class SendRequest(Wire, frozen=True):
     processing_strategy: ProcessingStrategy | None = None
     correlation_id: str | None = None
     message_content_type: MessageContentType | None = None
+    #: What to wait for on single channels, and how long (our extension).
+    channel_steps: tuple[StepWish, ...] = ()
+    #: What to do when nobody can tell whether a channel took it; absent: what the app says (our extension).
+    on_unknown: OnUnknown | None = None
 
 
 class MessagePatch(Wire, frozen=True):
@@ -99,6 +105,7 @@ class AppInput(Wire, frozen=True):
     callback_settings: CallbackSettings = CallbackSettings()
     message_retry_settings: RetrySettings = RetrySettings()
     delivery_report_based_fallback: ReportFallback = ReportFallback()
+    on_unknown: OnUnknown = OnUnknown.FAIL
     persist_message_status: Enabled = Enabled()
     message_search: Enabled = Enabled()
 

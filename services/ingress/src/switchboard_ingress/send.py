@@ -36,6 +36,7 @@ from switchboard_ingress.idempotency import IdempotencyKeys
 from switchboard_ingress.limits import WaitingCounts
 from switchboard_ingress.requests import ProcessingStrategy, Queue, Recipient, SendRequest
 from switchboard_ingress.settings import UnconfiguredChannel
+from switchboard_ingress.steps import check_steps
 
 log = structlog.get_logger(__name__)
 
@@ -164,6 +165,12 @@ def accept(
     found += _prefixed("message", validate(request.message, order or [identity.channel for identity in identities]))
     found += _check_conversation_metadata(request.conversation_metadata)
     ttl_seconds = _collect(found, "ttl", read_ttl, request.ttl)
+    found += check_steps(
+        request.channel_steps,
+        order or [identity.channel for identity in identities],
+        rules.manifests,
+        app.fallback_wait_seconds,
+    )
     found += check_properties(request.channel_properties, rules.manifests)
     found += at_most("message_metadata", request.message_metadata, MAX_METADATA)
     found += at_most("correlation_id", request.correlation_id, MAX_CORRELATION_ID)
@@ -187,6 +194,8 @@ def accept(
         callback_url=request.callback_url or "",
         high_priority=request.queue is Queue.HIGH_PRIORITY,
         ttl_seconds=ttl_seconds,
+        channel_steps=request.channel_steps,
+        on_unknown=request.on_unknown,
         traceparent=traceparent,
     )
 

@@ -120,8 +120,9 @@ def _envelope(record: MessageAccepted, app: App | None) -> Envelope:
 
 
 def _policy(record: MessageAccepted, app: App | None) -> Policy:
-    retry_seconds = Policy().retry_seconds if app is None else app.message_retry_settings.retry_duration
-    return Policy(retry_seconds, record.on_unknown or OnUnknown.FAIL)
+    if app is None:
+        return Policy(on_unknown=record.on_unknown or OnUnknown.FAIL)
+    return Policy(app.message_retry_settings.retry_duration, record.on_unknown or app.on_unknown)
 
 
 def _is_too_old(record: MessageAccepted, now: datetime) -> bool:

@@ -11,6 +11,7 @@ from switchboard.configuration.credential import Credential
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, ProjectId
 from switchboard.records import ProcessingMode
+from switchboard.rules.progress import OnUnknown
 
 #: Messages one app may have waiting (conversation-api 13).
 OUTBOUND_LIMIT: Final = 500_000
@@ -86,6 +87,8 @@ class AppSettings(Struct, frozen=True, kw_only=True):
     smart_conversation: Enabled = Enabled()
     message_retry_settings: RetrySettings = RetrySettings()
     delivery_report_based_fallback: ReportFallback = ReportFallback()
+    #: What to do when nobody can tell whether a channel took a message (our extension).
+    on_unknown: OnUnknown = OnUnknown.FAIL
     rate_limits: RateLimits = RateLimits()
     persist_message_status: Enabled = Enabled()
     message_search: Enabled = Enabled()

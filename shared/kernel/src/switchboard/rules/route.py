@@ -122,6 +122,11 @@ def plan_route(
     return Route(steps, tuple(candidates), None if steps else _why_empty(candidates))
 
 
+def reports(manifest: Manifest, success: Success) -> bool:
+    """Tell whether a channel ever says that a step came to this success. Acceptance needs no report."""
+    return success is Success.SUBMITTED or _AWAITED[success] in manifest.receipts
+
+
 def _judge(
     channel: ChannelName,
     identities: Mapping[ChannelName, ChannelIdentity],
