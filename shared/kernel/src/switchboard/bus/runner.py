@@ -93,6 +93,7 @@ class Runner:
         self._holding: set[Ticket] = set()
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
         self._open = True
+        self._pumping = False
         self._settled = asyncio.Event()
         self.on_finished: Callable[[], None] = lambda: None
 
@@ -104,7 +105,17 @@ class Runner:
         self.pump()
 
     def pump(self) -> None:
-        """Hand out what is ready to whoever is free. Cheap when there is nothing to do."""
+        """Hand out what is ready to whoever is free, once this turn of the loop is over.
+
+        Not at once: what arrives or is finished in the same turn, from several partitions or by one commit, then
+        goes out as one batch instead of many small ones, each of which would cost a transaction.
+        """
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._pumping = False
         while self._open and len(self._tasks) < self._concurrency:
             limit = self._max_batch if self._slots_free is None else min(self._max_batch, self._slots_free)
             if limit < 1:
