@@ -31,7 +31,10 @@ class SeenCallback(Struct, frozen=True):
     @classmethod
     def read(cls, taken: Any) -> Self:
         """From what the control API tells."""
-        body = msgspec.json.decode(taken["body"])
+        try:
+            body = msgspec.json.decode(taken["body"], type=dict[str, Any])
+        except msgspec.DecodeError:  # anybody can post there
+            body = {}
         about = next((value for value in body.values() if isinstance(value, dict)), {})
         inner = about.get("message", about)
         return cls(
@@ -84,7 +87,8 @@ class LocalClient:
     async def facts(self) -> AsyncIterator[tuple[str, Any]]:
         """What happens outside, as it happens: the fact's name and the fact. Ends with the simulator."""
         request = self._client.get(self._control("/events")).timeout(timedelta(days=365))
-        async with request.build_streamed() as answer:
+        # Without a buffer the answer begins when its head is there, not when it is full.
+        async with request.streamed_read_buffer_limit(0).build_streamed() as answer:
             said = b""
             while chunk := await answer.body_reader.read_chunk():
                 said += bytes(chunk)

@@ -12,13 +12,15 @@ from pydantic_settings import BaseSettings
 
 from switchboard.embedded import PortTaken, free_port
 from switchboard.embedded.port import LOOPBACK, is_free
-from switchboard.settings import PREFIX
+from switchboard.secrets import KeyRing
+from switchboard.settings import PREFIX, SettingsError, read_settings
 from switchboard_callback_delivery.settings import DeliverySettings
 from switchboard_channel_adapter.settings import AdapterSettings
 from switchboard_ingress.settings import IngressSettings
 from switchboard_router.settings import RouterSettings
 from switchboard_simulator.settings import SimulatorSettings
 from switchboard_standalone.home import Home, Ports
+from switchboard_standalone.schema_settings import SchemaSettings
 from switchboard_standalone.supervisor import Service
 
 SIMULATOR: Final = "simulator"
@@ -39,9 +41,13 @@ _SYSTEM: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
-#: Decided here for each process; a value for all of them would be wrong for all but one.
-_DECIDED: Final = frozenset({"host", "port", "smpp_port", "ordinal", "ports_file", "postgres_dsn", "kafka_bootstrap",
-                             "secret_keys", "submissions_log", "callbacks_log"})  # fmt: skip
+#: Stands for what is decided while the rest is checked.
+_ANY: Final = {
+    "host": LOOPBACK, "port": 0, "smpp_port": 0, "ordinal": 0, "ports_file": None, "postgres_dsn": "postgresql://",
+    "kafka_bootstrap": LOOPBACK, "secret_keys": KeyRing.generate(), "submissions_log": None, "callbacks_log": None,
+}  # fmt: skip
+#: Decided here for each process: a value for all of them would be wrong for all but one.
+_DECIDED: Final = frozenset(_ANY)
 #: Webhooks on this machine, the simulator's receiver first of all, are what development is about.
 LOOPBACK_NETWORKS: Final = "127.0.0.0/8,::1/128"
 
@@ -144,6 +150,24 @@ def build(home: Home, place: Place, ports: Ports, wishes: Wishes) -> Fleet:
                 )
             )
     return Fleet(tuple(services), urls)
+
+
+def check_settings() -> None:
+    """Read what our own environment says to every service, before anything is started. Raises SettingsError."""
+    keys = os.environ.get(f"{PREFIX}SECRET_KEYS")
+    if keys is not None:
+        _check_keys(keys)
+    kinds: list[type[BaseSettings]] = [*SETTINGS.values(), SchemaSettings]
+    for kind in kinds:
+        decided = {name: value for name, value in _ANY.items() if name in kind.model_fields}
+        read_settings(kind, **decided)
+
+
+def _check_keys(keys: str) -> None:
+    try:
+        KeyRing.parse(keys)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}SECRET_KEYS: {error}") from None
 
 
 def _own(service: str, home: Home, place: Place, ports: Ports, adapter_url: str, wishes: Wishes) -> dict[str, str]:

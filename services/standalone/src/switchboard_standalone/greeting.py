@@ -14,8 +14,8 @@ from switchboard_standalone.home import Home, Running
 PHONE = "46701234567"
 
 
-def greet(console: Console, home: Home, running: Running) -> None:
-    """Say what is where, and how to send a first message."""
+def greet(console: Console, home: Home, running: Running, *, staying: bool = True) -> None:
+    """Say what is where and, to those who stay, how to send a first message."""
     console.print("\n[bold green]Switchboard is up.[/bold green]\n")
     table = Table.grid(padding=(0, 3))
     rows = [
@@ -32,6 +32,8 @@ def greet(console: Console, home: Home, running: Running) -> None:
     for name, value in rows:
         table.add_row(f"[dim]{name}[/dim]", escape(value))
     console.print(table)
+    if not staying:
+        return
     console.print("[dim]Callbacks may go to addresses of this machine (SWITCHBOARD_ALLOWED_NETWORKS).[/dim]")
     if running.simulator_url:
         console.print("\nSend a message:\n")

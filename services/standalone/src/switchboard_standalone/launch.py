@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from switchboard.embedded import Download, Servers, ServerSettings, ensure_servers
-from switchboard_standalone.fleet import Wishes, choose_ports
+from switchboard_standalone.fleet import Wishes, check_settings, choose_ports
 from switchboard_standalone.home import Home
 from switchboard_standalone.supervisor import Ended, NotRestarted, Ready, ServerRestarted
+from switchboard_standalone.trouble import one_line
 
 if TYPE_CHECKING:
     from switchboard_standalone.up import Installation, Told
@@ -46,6 +48,7 @@ def launch(order: Order, console: Console, work: Work) -> int:
     Raises what keeps it from running, as `installation` does.
     """
     order.wishes.check()
+    check_settings()
     home = order.home
     home.prepare()
     # Before a second is spent on servers.
@@ -73,8 +76,12 @@ async def _work_until_stopped(order: Order, home: Home, servers: Servers, consol
         console.print("[dim]stopping …[/dim]")
         working.cancel()
         await asyncio.wait((working,))
+        if not working.cancelled() and (error := working.exception()) is not None:
+            # It failed in the moment it was told to stop.
+            console.print(f"[dim]{escape(one_line(error) or type(error).__name__)}[/dim]")
+        return 0
     stopping.cancel()
-    return 0 if working.cancelled() else working.result()
+    return working.result()
 
 
 async def _work(order: Order, home: Home, servers: Servers, console: Console, work: Work) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
 from pydantic import ValidationError
 
 from switchboard.channel.errors import NotConfigured
@@ -32,6 +34,7 @@ _BAD_INPUT: Final = (BadOption, SettingsError, ValidationError)
 @contextmanager
 def telling_trouble() -> Iterator[None]:
     """Turn every error a person can do something about into one line on standard error and an exit code."""
+    _quieten_libraries()
     try:
         yield
     except Exception as error:
@@ -43,6 +46,15 @@ def telling_trouble() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("switchboard: stopped\n")
         sys.exit(130)
+
+
+def _quieten_libraries() -> None:
+    """What libraries log of every failed try is not for people; what matters of it is in our line."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def one_line(error: BaseException) -> str | None:

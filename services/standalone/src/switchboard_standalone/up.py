@@ -23,7 +23,8 @@ from switchboard_standalone import fleet
 from switchboard_standalone.development import RECEIVER, seed
 from switchboard_standalone.fleet import SIMULATOR, Fleet, Place, Wishes
 from switchboard_standalone.home import Development, Home, Running
-from switchboard_standalone.schema import EMBEDDED_PARTITIONS, SchemaSettings, bring_up_to_date
+from switchboard_standalone.schema import bring_up_to_date
+from switchboard_standalone.schema_settings import EMBEDDED_PARTITIONS, SchemaSettings
 from switchboard_standalone.supervisor import Event, Ready, ServerRestarted, Started, Supervisor
 
 _LOOK_SECONDS: Final = 0.2

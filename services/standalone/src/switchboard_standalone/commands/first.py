@@ -35,7 +35,7 @@ def run(data: Path | None, port: int, *, once: bool) -> int:
     console = screen()
 
     async def work(installation: Installation) -> int:
-        greet(console, installation.home, installation.running())
+        greet(console, installation.home, installation.running(), staying=not once)
         came = await _first_message(console, installation)
         if once:
             return 0 if came else 1
@@ -91,7 +91,7 @@ async def _verdict(console: Console, client: LocalClient, shown: _Shown, message
     if not shown.all_valid:
         console.print("[red]a callback was not signed right[/red]")
         return False
-    console.print(f"\n[bold green]Delivered.[/bold green] Its whole life: switchboard timeline {message_id}")
+    console.print("\n[bold green]Delivered[/bold green], and the app knows.")
     return True
 
 

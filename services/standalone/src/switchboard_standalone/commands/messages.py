@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from pyreqwest.exceptions import PyreqwestError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -109,11 +111,9 @@ async def follow_outside(console: Console, running: Callable[[], Running]) -> No
     """Print what comes to phones and to the receiver, until cancelled; the simulator may come and go."""
     while True:
         async with calling(running()) as client:
-            try:
+            with suppress(PyreqwestError):
                 async for name, fact in client.facts():
                     _print_fact(console, name, fact)
-            except OSError:
-                pass
         await asyncio.sleep(_AGAIN_SECONDS)
 
 

@@ -20,7 +20,8 @@ from switchboard.records import UnknownResolved
 from switchboard.settings import read_settings
 from switchboard.status import Status
 from switchboard_standalone.reach import Reach, home_of
-from switchboard_standalone.schema import EMBEDDED_PARTITIONS, SchemaSettings, bring_up_to_date
+from switchboard_standalone.schema import bring_up_to_date
+from switchboard_standalone.schema_settings import EMBEDDED_PARTITIONS, SchemaSettings
 from switchboard_standalone.screen import screen
 from switchboard_standalone.trouble import Refused
 
