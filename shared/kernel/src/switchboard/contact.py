@@ -1,9 +1,14 @@
 """A contact: a person as the project knows them, on all their channels (conversation-api 4.4)."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import ContactId
+
+#: The display name of contacts that were made automatically.
+UNKNOWN_NAME: Final = "Unknown"
 
 
 class Contact(Struct, frozen=True):
@@ -21,3 +26,10 @@ class Contact(Struct, frozen=True):
     metadata: str = ""
     #: A language code of the contract, e.g. EN_GB, else UNSPECIFIED.
     language: str = "UNSPECIFIED"
+
+
+class DuplicatedIdentity(Struct, frozen=True):
+    """A channel on which several contacts hold one identity."""
+
+    channel: ChannelName
+    contact_ids: tuple[str, ...]

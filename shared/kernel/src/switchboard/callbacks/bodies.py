@@ -12,7 +12,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
 
 from switchboard.callbacks.compact import encode, encode_content, timestamp
-from switchboard.contact import Contact
+from switchboard.contact import Contact, DuplicatedIdentity
 from switchboard.content import AppMessage, ContactEvent, ContactMessage, ContactMessageEvent
 from switchboard.conversation import Conversation
 from switchboard.identity import ChannelIdentity, ChannelName
@@ -114,13 +114,6 @@ class ContactMerge(Payload, frozen=True, kw_only=True):
 
     preserved_contact: Contact
     deleted_contact: Contact
-
-
-class DuplicatedIdentity(Payload, frozen=True, kw_only=True):
-    """A channel on which several contacts hold one identity."""
-
-    channel: ChannelName
-    contact_ids: tuple[str, ...]
 
 
 class DuplicatedIdentities(Payload, frozen=True, kw_only=True):
