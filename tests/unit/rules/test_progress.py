@@ -324,11 +324,17 @@ class TestRetry:
         assert story.told == ["SWITCHING_CHANNEL RCS"]
         assert story.dispatched == [(0, 1), (0, 2), (1, 3)]
 
-    def test_throttling_is_not_counted_as_a_try(self):
-        story = Story(SMS).outcome(FailedForNow(BUSY, throttled=True))
+    def test_throttling_is_not_counted_as_a_try_and_says_nothing_about_the_channel(self):
+        story = Story(SMS).outcome(FailedForNow(Reason(ReasonCode.RATE_LIMITED), throttled=True))
 
         assert story.progress.tries == 0
         assert story.last.effects.ended == (0, 1, AttemptEnd.NEUTRAL)
+
+    def test_a_provider_without_a_connection_is_no_try_either_but_counts_against_its_gate(self):
+        story = Story(SMS).outcome(FailedForNow(BUSY, throttled=True))
+
+        assert story.progress.tries == 0
+        assert story.last.effects.ended == (0, 1, AttemptEnd.FAILED)
 
     def test_a_code_with_few_tries_is_tried_at_least_once_more(self):
         story = Story(BOTH).outcome(FailedForNow(BUSY, max_tries=1))

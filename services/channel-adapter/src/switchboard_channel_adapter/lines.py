@@ -28,6 +28,10 @@ class Line(Protocol):
         """A way that would write now. None: there is none."""
         ...
 
+    def is_down(self, account: Account) -> bool:
+        """Whether the provider cannot be reached at all, as opposed to being busy."""
+        ...
+
     def postbacks(self, attempt: Attempt) -> Mapping[str, str]:
         """What is to be kept before the attempt is sent."""
         ...
@@ -43,6 +47,10 @@ class RequestLine:
     def offer(self, account: Account) -> Way | None:
         """Always one."""
         return _RequestWay(self._adapter, self._http)
+
+    def is_down(self, account: Account) -> bool:
+        """Never known before an exchange."""
+        return False
 
     def postbacks(self, attempt: Attempt) -> Mapping[str, str]:
         """What the adapter wants kept."""
@@ -79,6 +87,11 @@ class SessionLine:
             return None
         self._promised[id(session)] += 1
         return _SessionWay(self, session)
+
+    def is_down(self, account: Account) -> bool:
+        """This process has sessions for the account, and none of them is bound."""
+        sessions = self.sessions(account.key)
+        return bool(sessions) and not any(session.is_bound for session in sessions)
 
     def postbacks(self, attempt: Attempt) -> Mapping[str, str]:
         """Nothing: connection channels have no buttons."""

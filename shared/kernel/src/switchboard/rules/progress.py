@@ -690,8 +690,9 @@ def _end_of(outcome: Outcome) -> AttemptEnd:
             return AttemptEnd.OK
         case Rejected(misconfigured=True) | Unknown():
             return AttemptEnd.FAILED
-        case FailedForNow(throttled=throttled):
-            return AttemptEnd.NEUTRAL if throttled else AttemptEnd.FAILED
+        case FailedForNow(reason=reason, throttled=throttled):
+            is_busy = throttled and reason.code is ReasonCode.RATE_LIMITED
+            return AttemptEnd.NEUTRAL if is_busy else AttemptEnd.FAILED
         case Rejected():
             return AttemptEnd.NEUTRAL
         case _:

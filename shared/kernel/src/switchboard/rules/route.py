@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
@@ -27,6 +28,10 @@ class Verdict(StrEnum):
     NOT_INSTALLED = "NOT_INSTALLED"
     #: `channel_priority_order` was given and does not name this channel.
     NOT_ASKED_FOR = "NOT_ASKED_FOR"
+    #: The recipient left, as far as consent for this kind of message goes (conversation-api 14).
+    NOT_OPTED_IN = "NOT_OPTED_IN"
+    #: The channel said a while ago that it cannot reach the recipient (conversation-api 4.7).
+    NO_CAPABILITY = "NO_CAPABILITY"
 
 
 class Candidate(Struct, frozen=True):
@@ -86,6 +91,9 @@ class Route(Struct, frozen=True, omit_defaults=True):
     empty_because: Reason | None = None
 
 
+_NOTHING_BARRED: Final[Mapping[ChannelName, Verdict]] = MappingProxyType({})
+
+
 def plan_route(
     identities: Sequence[ChannelIdentity],
     order: Sequence[ChannelName],
@@ -93,17 +101,20 @@ def plan_route(
     manifests: Mapping[ChannelName, Manifest],
     fallback_wait_seconds: int | None = None,
     wishes: Sequence[StepWish] = (),
+    barred: Mapping[ChannelName, Verdict] = _NOTHING_BARRED,
 ) -> Route:
     """Plan the route of a message to `identities` (conversation-api 11.4, points 1 and 2).
 
     `order` is `channel_priority_order`, or empty; `configured` maps the app's channels to the account they send
-    through (None: it does not exist). A step waits only while another step is left, and only for what its channel
-    reports.
+    through (None: it does not exist); `barred` are channels that must not be tried for this recipient, and why. A
+    step waits only while another step is left, and only for what its channel reports.
     """
     wish_for = {wish.channel: wish for wish in wishes}
     by_channel = {identity.channel: identity for identity in identities}
     asked = list(order) or [identity.channel for identity in identities]
-    candidates = [Candidate(channel, _judge(channel, by_channel, configured, manifests)) for channel in asked]
+    candidates = [
+        Candidate(channel, _judge(channel, by_channel, configured, manifests, barred)) for channel in asked
+    ]
     candidates += [Candidate(channel, Verdict.NOT_ASKED_FOR) for channel in by_channel if channel not in asked]
     kept = [candidate.channel for candidate in candidates if candidate.verdict is Verdict.KEPT]
     if any(candidate.verdict in _NOTHING_IS_SENT for candidate in candidates):
@@ -132,6 +143,7 @@ def _judge(
     identities: Mapping[ChannelName, ChannelIdentity],
     configured: Mapping[ChannelName, AccountKey | None],
     manifests: Mapping[ChannelName, Manifest],
+    barred: Mapping[ChannelName, Verdict],
 ) -> Verdict:
     checks: tuple[tuple[Callable[[], bool], Verdict], ...] = (
         (lambda: channel not in manifests, Verdict.NOT_INSTALLED),
@@ -139,7 +151,7 @@ def _judge(
         (lambda: configured[channel] is None, Verdict.NO_ACCOUNT),
         (lambda: channel not in identities, Verdict.NO_IDENTITY),
     )
-    return next((verdict for fails, verdict in checks if fails()), Verdict.KEPT)
+    return next((verdict for fails, verdict in checks if fails()), barred.get(channel, Verdict.KEPT))
 
 
 def _step(
@@ -173,6 +185,8 @@ _AWAITED: Final = {
 }
 
 
+#: Why a message is not sent to somebody who left.
+NOT_OPTED_IN: Final = Reason(ReasonCode.RECIPIENT_NOT_OPTED_IN, "The recipient has opted out of these messages.")
 _NOTHING_IS_SENT: Final = frozenset({Verdict.NOT_CONFIGURED, Verdict.NOT_INSTALLED})
 
 
@@ -180,6 +194,12 @@ def _why_empty(candidates: Sequence[Candidate]) -> Reason:
     verdicts = {candidate.verdict for candidate in candidates}
     if verdicts & _NOTHING_IS_SENT:
         return Reason(ReasonCode.CHANNEL_CONFIGURATION_MISSING, "A channel of the order is not configured in the app.")
+    if Verdict.NOT_OPTED_IN in verdicts:
+        return NOT_OPTED_IN
+    if Verdict.NO_CAPABILITY in verdicts:
+        return Reason(
+            ReasonCode.RECIPIENT_NOT_REACHABLE, "The channels asked for said that they cannot reach the recipient."
+        )
     if Verdict.NO_ACCOUNT in verdicts:
         return Reason(ReasonCode.CHANNEL_BAD_CONFIGURATION, "The app's credentials name no provider account.")
     return Reason(
