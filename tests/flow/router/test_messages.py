@@ -150,6 +150,24 @@ async def test_a_timer_acts_on_an_outcome_that_was_recorded_and_never_told(route
     assert len({callback.callback_id for callback in callbacks}) == 2
 
 
+async def test_receipts_act_on_an_outcome_that_was_recorded_and_never_told(router: Router):
+    sent = router.accepted(PHONE)
+    await router.plan(sent)
+    await router.context.pool.execute(
+        "UPDATE attempts SET state = 'finished', claimed_at = now(), finished_at = now(), outcome = $1",
+        msgspec.json.encode(Accepted(("p1", "p2"))),
+    )
+
+    await router.tell(receipt(sent.message_id, Status.DELIVERED, provider_id="p1"))
+    await router.tell(receipt(sent.message_id, Status.DELIVERED, provider_id="p2"))
+    await router.tell(finished(sent.message_id, Accepted(("p1", "p2"))))
+
+    assert told(await router.callbacks()) == ["SUBMIT", "QUEUED_ON_CHANNEL", "DELIVERED"]
+    message = await router.message(sent.message_id)
+    assert (message.progress.phase, message.progress.status) == (Phase.FINAL, Status.DELIVERED)
+    assert (await router.lane())["in_flight"] == 0
+
+
 async def test_lanes_count_what_is_in_flight_and_what_waits(router: Router):
     first, *others = [router.accepted(PHONE) for _ in range(5)]
     await router.plan(first, *others)

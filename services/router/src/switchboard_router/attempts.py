@@ -111,6 +111,11 @@ class OnAttempts:
         match fact:
             case TimerFired():
                 return await self._on_timer(connection, message, fact, attempt, now)
+            case ReceiptReceived() if (recorded := _recorded_outcome(message, attempt)) is not None:
+                # Its writer may have died before it told the outcome: only that says how many parts there are.
+                first = _decide_fact(message, recorded, attempt, now).decision
+                then = _decide_fact(replace(message, progress=first.progress), fact, attempt, now)
+                return replace(then, message=message, decision=in_turn(first, then.decision))
             case _:
                 return _decide_fact(message, fact, attempt, now)
 
@@ -141,10 +146,8 @@ class OnAttempts:
         self, connection: Connection, message: Message, attempt: StoredAttempt | None
     ) -> list[AttemptFinished | ReceiptReceived]:
         recorded: list[AttemptFinished | ReceiptReceived] = []
-        waits_for_outcome = message.progress.phase in (Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN)
-        if attempt is not None and attempt.outcome is not None and waits_for_outcome:
-            finished_at = attempt.finished_at or message.accepted_at
-            recorded.append(AttemptFinished(message.id, attempt.step, attempt.submission, attempt.outcome, finished_at))
+        if (outcome := _recorded_outcome(message, attempt)) is not None:
+            recorded.append(outcome)
         for met, fact in await receipt_store.waiting_for(connection, message.id):
             recorded.append(receipt_of(message.id, met.step, met.submission, met.provider_id, fact))
         causes = [cause_of(fact) for fact in recorded]
@@ -155,6 +158,15 @@ class OnAttempts:
         """Contents are read only where something is to be published."""
         bodies = await store.bodies(connection, {item.message.id for item in decided if item.decision.effects})
         return [item.with_body(bodies.get(item.message.id)) for item in decided]
+
+
+def _recorded_outcome(message: Message, attempt: StoredAttempt | None) -> AttemptFinished | None:
+    """The outcome of the current attempt that is recorded while the message still waits for it."""
+    waits_for_outcome = message.progress.phase in (Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN)
+    if attempt is None or attempt.outcome is None or not waits_for_outcome:
+        return None
+    finished_at = attempt.finished_at or message.accepted_at
+    return AttemptFinished(message.id, attempt.step, attempt.submission, attempt.outcome, finished_at)
 
 
 def cause_of(fact: AttemptsRecord) -> str:
