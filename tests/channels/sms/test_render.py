@@ -17,11 +17,13 @@ from switchboard.content import (
     UrlChoice,
 )
 from switchboard.identity import ChannelName
+from switchboard.ids import MessageId
 from switchboard.reason import ReasonCode
 from switchboard_channels.sms.account import SmscAccount
 from switchboard_channels.sms.encoding import DefaultAlphabet
 from switchboard_channels.sms.render import (
     attempt_reference,
+    preview,
     render,
     text_of,
     units,
@@ -127,3 +129,26 @@ def test_a_ttl_is_written_as_a_relative_time(seconds: int, written: str) -> None
 def test_the_reference_of_an_attempt_is_always_the_same() -> None:
     assert attempt_reference("01.1.1") == attempt_reference("01.1.1")
     assert attempt_reference("01.1.1") != attempt_reference("01.1.2")
+
+
+def test_a_preview_shows_the_parts_as_the_account_cuts_them() -> None:
+    message = AppMessage(text_message=TextMessage("Grüße aus dem Hafen — " * 4))
+    seen = preview(message, "46701230001", MessageId("0" * 26), {}, ACCOUNT)
+    plain = preview(
+        message, "46701230001", MessageId("0" * 26), {}, ACCOUNT.model_copy(update={"plain_punctuation": True})
+    )
+
+    assert (seen.units, seen.encoding) == (2, "UCS2")
+    assert "".join(part["text"] for part in seen.submissions) == message.text_message.text  # type: ignore[union-attr]
+    assert {part["sender"] for part in seen.submissions} == {"Acme"}
+    assert (plain.units, plain.encoding) == (1, "GSM7")
+
+
+def test_a_preview_refuses_what_sending_would() -> None:
+    with pytest.raises(Unsupported) as refused:
+        preview(
+            AppMessage(text_message=TextMessage("x" * 200)), "46701230001", MessageId("0" * 26),
+            {"SMS_MAX_NUMBER_OF_MESSAGE_PARTS": "1"}, None,
+        )  # fmt: skip
+
+    assert refused.value.reason.code is ReasonCode.MESSAGE_SPLIT_REQUIRED

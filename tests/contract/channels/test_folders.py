@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import switchboard_channels
@@ -83,12 +84,24 @@ def test_a_plain_text_is_one_unit_or_more(channel: ChannelName) -> None:
 
 
 @ALL
+def test_a_message_can_be_looked_at_before_it_is_sent(channel: ChannelName) -> None:
+    render = registry.renderers(switchboard_channels)[channel]
+    preview = render.preview(AppMessage(text_message=TextMessage("Hello")), "46701230001", MESSAGE, {}, None)
+
+    assert preview.units == len(preview.submissions) == 1
+    assert b"Hello" in msgspec.json.encode(preview)
+
+
+@ALL
 def test_content_that_no_channel_carries_is_refused_by_name(channel: ChannelName) -> None:
     render = registry.renderers(switchboard_channels)[channel]
-    with pytest.raises(Unsupported) as refused:
-        render.units(AppMessage(), {})
-
-    assert refused.value.reason.description
+    for look in (
+        lambda: render.units(AppMessage(), {}),
+        lambda: render.preview(AppMessage(), "46701230001", MESSAGE, {}, None),
+    ):
+        with pytest.raises(Unsupported) as refused:
+            look()
+        assert refused.value.reason.description
 
 
 @ALL

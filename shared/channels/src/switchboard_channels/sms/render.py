@@ -7,7 +7,9 @@ from zlib import crc32
 from msgspec import Struct
 
 from switchboard.channel.errors import Unsupported
+from switchboard.channel.preview import Preview
 from switchboard.content import AppMessage, TextMessage
+from switchboard.ids import MessageId
 from switchboard.reason import Reason, ReasonCode
 from switchboard.transcode import for_channel, select
 from switchboard_channels.sms.account import SmscAccount
@@ -19,6 +21,8 @@ from switchboard_channels.sms.encoding import (
     DataCoding,
     Segmentation,
     default_octets,
+    from_gsm7,
+    from_ucs2,
     plain_punctuation,
     segment,
 )
@@ -31,6 +35,8 @@ FINAL_RECEIPT: Final = 0x01
 _CLASS_0: Final = 0xF0
 
 _NOBODY: Final = Address(0, 0, "")
+#: What messages are cut for where the account is not known.
+_USUAL_ACCOUNT: Final = SmscAccount(host="unknown", system_id="unknown")  # type: ignore[call-arg]
 
 
 class Rendered(Struct, frozen=True):
@@ -67,11 +73,7 @@ def render(
     Raises Unsupported with the reason: content SMS cannot carry, an impossible sender or property
     (BAD_REQUEST), more parts than allowed (MESSAGE_SPLIT_REQUIRED; nothing is cut off).
     """
-    text = text_of(message)
-    if account.plain_punctuation:
-        text = plain_punctuation(text)
-    segmentation = segment(text, reference_bits=account.reference_bits, default_alphabet=account.default_alphabet)
-    _check_parts(len(segmentation.parts), channel_properties)
+    segmentation = _segmented(message, channel_properties, account)
     rules = account.address_rules
     return Rendered(
         _sender(channel_properties.get("SMS_SENDER") or account.default_sender, account),
@@ -79,6 +81,34 @@ def render(
         _data_coding(segmentation.alphabet, _is_flash(channel_properties), account),
         _octets(segmentation, account),
     )
+
+
+def preview(
+    message: AppMessage,
+    recipient: str,
+    message_id: MessageId,
+    channel_properties: Mapping[str, str],
+    settings: SmscAccount | None,
+) -> Preview:
+    """The parts of a message as this account cuts them. Raises Unsupported as `render` does."""
+    account = settings or _USUAL_ACCOUNT
+    segmentation = _segmented(message, channel_properties, account)
+    sender = _sender(channel_properties.get("SMS_SENDER") or account.default_sender, account).address
+    read = from_ucs2 if segmentation.alphabet is Alphabet.UCS2 else from_gsm7
+    return Preview(
+        units=len(segmentation.parts),
+        encoding=segmentation.alphabet.value,
+        submissions=tuple({"sender": sender, "text": read(part)} for part in segmentation.parts),
+    )
+
+
+def _segmented(message: AppMessage, channel_properties: Mapping[str, str], account: SmscAccount) -> Segmentation:
+    text = text_of(message)
+    if account.plain_punctuation:
+        text = plain_punctuation(text)
+    segmentation = segment(text, reference_bits=account.reference_bits, default_alphabet=account.default_alphabet)
+    _check_parts(len(segmentation.parts), channel_properties)
+    return segmentation
 
 
 def submits(

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from switchboard.channel.errors import Unsupported
+from switchboard.channel.preview import Preview
 from switchboard.content import (
     AppMessage,
     CardMessage,
@@ -67,6 +68,14 @@ _OWN_METHOD: Final = re.compile(r"send[A-Z][A-Za-z]{1,40}")
 def units(message: AppMessage, channel_properties: Mapping[str, str]) -> int:
     """How many Bot API messages this becomes. Raises Unsupported."""
     return len(render(message, "0", MessageId("0" * 26), channel_properties).calls)
+
+
+def preview(
+    message: AppMessage, recipient: str, message_id: MessageId, channel_properties: Mapping[str, str], settings: object
+) -> Preview:
+    """The Bot API calls of a message. Raises Unsupported."""
+    calls = render(message, recipient, message_id, channel_properties).calls
+    return Preview(len(calls), submissions=tuple({"method": call.method, **call.parameters} for call in calls))
 
 
 def render(message: AppMessage, chat_id: str, message_id: MessageId, channel_properties: Mapping[str, str]) -> Rendered:
