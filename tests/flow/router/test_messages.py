@@ -160,7 +160,6 @@ async def test_receipts_act_on_an_outcome_that_was_recorded_and_never_told(route
 
     await router.tell(receipt(sent.message_id, Status.DELIVERED, provider_id="p1"))
     await router.tell(receipt(sent.message_id, Status.DELIVERED, provider_id="p2"))
-    await router.tell(finished(sent.message_id, Accepted(("p1", "p2"))))
 
     assert told(await router.callbacks()) == ["SUBMIT", "QUEUED_ON_CHANNEL", "DELIVERED"]
     message = await router.message(sent.message_id)
