@@ -1,0 +1,40 @@
+"""Fixtures of the fault tests: an installation on the run's servers, and one on servers that may be killed."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.faults.system import System, system
+
+from switchboard.testing.fixtures import database_of
+
+#: Starts an installation with further options of `switchboard up`.
+Start = Callable[..., AbstractAsyncContextManager[System]]
+
+
+@pytest.fixture
+async def start(run_folder: Path, postgres_dsn: str, kafka: str) -> Start:
+    """Start an installation of this test's own, with a database and topics of its own on the run's servers."""
+
+    @asynccontextmanager
+    async def started(*options: str, environment: dict[str, str] | None = None) -> AsyncIterator[System]:
+        name = f"faults_{uuid4().hex[:12]}"
+        server = await asyncpg.connect(postgres_dsn)
+        await server.execute(f"CREATE DATABASE {name}")
+        servers = {
+            "SWITCHBOARD_POSTGRES_DSN": database_of(postgres_dsn, name),
+            "SWITCHBOARD_KAFKA_BOOTSTRAP": kafka,
+            "SWITCHBOARD_TOPIC_PREFIX": f"{name}.",
+            "SWITCHBOARD_TOPIC_PARTITIONS": "6",
+        }
+        try:
+            async with system(run_folder / name, *options, environment={**servers, **(environment or {})}) as running:
+                yield running
+        finally:
+            await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await server.close()
+
+    return started

@@ -1,0 +1,43 @@
+"""Services killed under load: nothing lost, nothing submitted twice, callbacks at least once and in order."""
+
+import asyncio
+
+import pytest
+from tests.faults.conftest import Start
+from tests.faults.load import EVERYDAY, UNANSWERED, Load
+from tests.faults.system import SERVICES, System, until_confirmed
+
+pytestmark = pytest.mark.fault
+
+
+async def test_each_service_killed_twice_under_load_loses_nothing_and_repeats_nothing(start: Start) -> None:
+    async with start() as system:
+        async with Load(system.installed.running, per_second=30) as load:
+            await until_confirmed(load.sent, 30)
+            for _ in range(2):
+                for service in SERVICES:
+                    await system.kill(service)
+                    await until_confirmed(load.sent, 10)
+        await system.rest()
+
+        await system.judge(load.sent, at_least=100)
+        assert not load.unconfirmed
+
+
+@pytest.mark.slow
+async def test_all_services_killed_ten_times_at_200_messages_a_second(start: Start) -> None:
+    async with start() as system:
+        async with Load(system.installed.running, per_second=200, kinds=(*EVERYDAY, UNANSWERED)) as load:
+            await until_confirmed(load.sent, 200)
+            async with asyncio.TaskGroup() as group:
+                for service in SERVICES:
+                    group.create_task(_kill_ten_times(system, service))
+        await system.rest(seconds=120)
+
+        await system.judge(load.sent, at_least=2000)
+        assert not load.unconfirmed
+
+
+async def _kill_ten_times(system: System, service: str) -> None:
+    for _ in range(10):
+        await system.kill(service)
