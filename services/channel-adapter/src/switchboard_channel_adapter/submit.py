@@ -143,7 +143,8 @@ class Submitter:
         ready = _nowhere if account is None else lambda: self._line.offer(account)
         way = await self._admission.enter(order.account, ready)
         if way is None:
-            await self._recorder.record(_ended(order, SendResult(_throttled()), was_planned=True))
+            is_down = account is not None and self._line.is_down(account)
+            await self._recorder.record(_ended(order, SendResult(_throttled(is_down)), was_planned=True))
             return None
         metrics.under_way.labels(self._manifest.channel).inc()
         claim = None
@@ -255,8 +256,12 @@ def _ended(order: DispatchMessage, result: SendResult, *, was_planned: bool = Fa
     return Ended(order.message_id, order.step, order.submission, order.account, order.identity, result, was_planned)
 
 
-def _throttled() -> Outcome:
-    reason = Reason(ReasonCode.RATE_LIMITED, "The channel could not be written to within a second.")
+def _throttled(is_down: bool) -> Outcome:
+    """No way within a second. A provider that is down counts against its gate; one that is busy does not."""
+    if is_down:
+        reason = Reason(ReasonCode.CHANNEL_FAILURE, "There is no connection to the provider.")
+    else:
+        reason = Reason(ReasonCode.RATE_LIMITED, "The channel could not be written to within a second.")
     return FailedForNow(reason, throttled=True)
 
 
