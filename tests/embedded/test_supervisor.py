@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from switchboard.testing import free_port, wait_until
 from switchboard.testing.process import is_gone
@@ -68,6 +69,41 @@ async def test_services_start_after_those_they_need_and_stop_in_reverse(tmp_path
     assert lines(tmp_path / "stopped") == ["router", "ingress"]
     assert all(is_gone(pid) for pid in pids.values())
     assert supervisor.pids == {}
+
+
+async def test_a_service_that_others_stop_before_starts_with_them_and_stops_last(tmp_path: Path) -> None:
+    told: list[Event] = []
+    outside = service(tmp_path, "simulator")
+    (tmp_path / "simulator.warming").touch()
+    services = [outside, replace(service(tmp_path, "router"), stops_before=("simulator",))]
+    supervisor = Supervisor(services, logs=tmp_path / "logs", tell=told.append)
+    entering = asyncio.create_task(supervisor.__aenter__())
+    await wait_until(lambda: Ready in map(type, told), describe="the router did not wait for it")
+    (tmp_path / "simulator.warming").unlink()
+    await entering
+
+    await supervisor.__aexit__(None, None, None)
+
+    assert lines(tmp_path / "stopped") == ["router", "simulator"]
+
+
+async def test_the_first_run_alone_has_the_first_environment(tmp_path: Path) -> None:
+    told: list[Event] = []
+    watched = replace(service(tmp_path, "router"), first_environment={"SWITCHBOARD_CRASH_AT": "router.after_commit"})
+    async with Supervisor([watched], logs=tmp_path, tell=told.append, policy=QUICK) as supervisor:
+        seen = []
+        for times in (1, 2):
+            pid = supervisor.pids["router"]
+            seen.append("SWITCHBOARD_CRASH_AT" in environment_of(pid))
+            os.kill(pid, signal.SIGKILL)
+            await wait_until(partial(were_ready, told, times + 1), describe="the service is ready again")
+
+    assert seen == [True, False]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 async def test_a_service_is_ready_only_when_it_says_so(tmp_path: Path) -> None:
