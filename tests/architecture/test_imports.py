@@ -15,7 +15,7 @@ def loaded_by(module: str, then: str = "pass") -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("service", ["switchboard_ingress.compose", "switchboard_router.compose"])
+@pytest.mark.parametrize("service", ["switchboard_ingress.service", "switchboard_router.compose"])
 def test_ingress_and_router_know_manifests_and_renderers_only(service: str):
     modules = loaded_by(
         service,

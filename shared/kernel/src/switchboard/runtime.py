@@ -6,7 +6,9 @@ everything from the `Runtime`, yields once it works, and takes it down again in 
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -27,8 +29,8 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Pool, open_pool
 
 EXIT_BAD_SETTINGS: Final = 2
 EXIT_FATAL: Final = 70
-#: How long a service may take to stop before it is cut short.
-STOP_SECONDS: Final = 20
+#: How long a service may take to stop before it is cut short: drains fit in, and Kubernetes waits 30 s.
+STOP_SECONDS: Final = 28
 _DATABASE_WAIT_SECONDS: Final = 60
 
 S = TypeVar("S", bound=CommonSettings)
@@ -160,7 +162,7 @@ async def start_server(app: ASGIApp, host: str, port: int) -> HttpServer:
         app, loop="none", http="httptools", lifespan="off", access_log=False, log_config=None,
         timeout_keep_alive=75, timeout_graceful_shutdown=5, backlog=2048,
     )  # fmt: skip
-    listener = config_socket(host, port)
+    listener = _listening_socket(host, port)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve([listener]))
@@ -172,10 +174,8 @@ async def start_server(app: ASGIApp, host: str, port: int) -> HttpServer:
     return HttpServer(server, task, listener.getsockname()[1])
 
 
-def config_socket(host: str, port: int) -> Any:
+def _listening_socket(host: str, port: int) -> socket.socket:
     """A listening socket on host and port (0: a free one)."""
-    import socket
-
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
@@ -243,6 +243,4 @@ async def _metrics(_: Request) -> Response:
 
 def _cut_short(service: str) -> None:
     log.error("did not stop in time", service=service, seconds=STOP_SECONDS)
-    import os
-
     os._exit(EXIT_FATAL)
