@@ -10,8 +10,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -156,6 +156,14 @@ class HttpServer:
         await self._task
 
 
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def start_server(app: ASGIApp, host: str, port: int) -> HttpServer:
     """Serve `app` and return once it listens. Raises OSError if the port is taken."""
     config = uvicorn.Config(
@@ -163,9 +171,8 @@ async def start_server(app: ASGIApp, host: str, port: int) -> HttpServer:
         timeout_keep_alive=75, timeout_graceful_shutdown=5, backlog=2048,
     )  # fmt: skip
     listener = _listening_socket(host, port)
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server._serve([listener]))
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         if task.done():
             await task
