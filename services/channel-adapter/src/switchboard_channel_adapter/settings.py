@@ -13,7 +13,7 @@ class AdapterSettings(CommonSettings):
 
     channels: str = Field(default="", description="Channels to serve, comma-separated; empty: all there are.")
     slots: Annotated[int, Field(ge=4, le=10_000)] = Field(
-        default=1_000, description="Attempts under way at once in this process; one account gets a quarter."
+        default=4_000, description="Attempts under way at once in this process; one account gets a quarter."
     )
     public_url: str = Field(
         default="",

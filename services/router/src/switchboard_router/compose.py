@@ -84,6 +84,10 @@ READS: Final[tuple[tuple[Topic[Any], str], ...]] = (
 )
 
 
+#: Batches of one topic under way at once. They mostly lock the same lanes, so more of them would only be smaller.
+BATCHES_AT_ONCE: Final = 2
+
+
 def group_of(group: str, settings: CommonSettings) -> str:
     """A consumer group's name in this installation."""
     return f"{settings.topic_prefix}{group}"
@@ -101,6 +105,7 @@ def consumers(context: RouterContext, runtime: Runtime[RouterSettings]) -> Seque
             handle=handle,
             producer=context.producer,
             on_dead_letter=OnDeadLetter(context),
+            concurrency=BATCHES_AT_ONCE,
         )
         for (topic, group), handle in zip(READS, handlers, strict=True)
     ]

@@ -13,8 +13,10 @@ from switchboard.store.messages import Message, database_now
 from switchboard.store.pool import Connection
 from switchboard_router.context import RouterContext
 
-#: Attempts of one lane under way at most: a minute of its rate, and never less than this.
+#: Attempts of one lane under way: a minute of its rate, within these bounds. Above the upper one an adapter's process
+#: would refuse them as throttled, and each would come again as another attempt: in the lane they wait for nothing.
 LEAST_IN_FLIGHT: Final = 1_000
+MOST_IN_FLIGHT: Final = 2_000
 
 
 class Pacing(Struct, frozen=True):
@@ -65,4 +67,4 @@ def units_of(context: RouterContext, message: Message, step: RouteStep) -> int:
 
 
 def _limits(per_second: float) -> Limits:
-    return Limits(per_second, max(LEAST_IN_FLIGHT, int(per_second * 60)))
+    return Limits(per_second, min(MOST_IN_FLIGHT, max(LEAST_IN_FLIGHT, int(per_second * 60))))
