@@ -85,6 +85,23 @@ async def test_a_restart_keeps_everything_and_nothing_outlives_its_parent(own_fo
 
 
 @pytest.mark.usefixtures("embedded")
+async def test_killed_servers_come_back_with_their_data(own_folder: Path) -> None:
+    async with installed(own_folder / "installation") as installation:
+        before = installation.running
+        for server in ("kafka", "postgres"):
+            os.kill(before.pids[server], signal.SIGKILL)
+
+        async def is_back() -> bool:
+            pids = installation.running.pids
+            return all(pids.get(server) not in (None, before.pids[server]) for server in ("kafka", "postgres"))
+
+        await wait_until(is_back, 60, "both servers run again")
+        assert (installation.running.kafka, installation.running.postgres) == (before.kafka, before.postgres)
+        message_id = await installation.send_when_up("After", ("SMS", new_number()))
+        await installation.reported(message_id, "QUEUED_ON_CHANNEL", "DELIVERED", timeout_seconds=60)
+
+
+@pytest.mark.usefixtures("embedded")
 async def test_an_ordinary_user_sees_a_first_message_delivered(own_folder: Path) -> None:
     folder = own_folder / "ordinary"
     folder.mkdir()
@@ -161,6 +178,17 @@ async def test_a_folder_that_cannot_be_used_is_one_line_that_says_what_to_do(tmp
     assert code == 1
     assert errors.count("\n") == 1
     assert "choose a data folder that you can write, with --data or SWITCHBOARD_DATA" in errors
+
+
+@pytest.mark.usefixtures("embedded")
+async def test_a_folder_is_for_one_installation_at_a_time(installation: Installed) -> None:
+    folder = installation.home.folder
+
+    code, _, errors = await said(*switchboard("up", "--data", str(folder)))
+
+    assert code == 1
+    assert errors.startswith(f"switchboard: {folder} is in use by process {installation.process.pid} ")
+    assert installation.home.running() is not None
 
 
 async def test_a_killed_service_comes_back_and_dev_json_follows(installation: Installed) -> None:

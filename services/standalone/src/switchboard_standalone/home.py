@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from switchboard.embedded.folder import telling_folder, usable_folder
+from switchboard.embedded.folder import FolderLock, telling_folder, usable_folder
 from switchboard.ids import AppId, ProjectId, WebhookId
 from switchboard.secrets import KeyRing
 
@@ -96,10 +98,20 @@ class Home:
         """What the simulated webhook receiver saw."""
         return self.folder / "simulator" / "callbacks.jsonl"
 
-    def prepare(self) -> None:
-        """Make the folder. Raises FolderUnusable. What ran here before is not claimed to run any more."""
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """The folder, made if need be, for us alone. Raises FolderUnusable, FolderInUse.
+
+        What ran here before is not claimed to run any more.
+        """
         usable_folder(self.folder)
-        self.forget_running()
+        lock = FolderLock(self.folder)
+        lock.acquire()
+        try:
+            self.forget_running()
+            yield
+        finally:
+            lock.release()
 
     def secret_keys(self) -> str:
         """The keys for secrets at rest, made at the first start."""

@@ -50,10 +50,9 @@ def launch(order: Order, console: Console, work: Work) -> int:
     order.wishes.check()
     check_settings()
     home = order.home
-    home.prepare()
-    # Before a second is spent on servers.
-    choose_ports(order.port, home.ports(), simulator=order.wishes.simulator)
-    with _stopping_on_sigterm():
+    with home.taken(), _stopping_on_sigterm():
+        # Before a second is spent on servers.
+        choose_ports(order.port, home.ports(), simulator=order.wishes.simulator)
         # Half a second of imports, while the servers start.
         threading.Thread(target=import_module, args=(_UP,), daemon=True).start()
         with _download(console) as progress:
