@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 import switchboard_channels
 from switchboard.bus import TopicSpec, ensure_topics
-from switchboard.channel.registry import manifests
+from switchboard.channel.registry import manifests, renderers
 from switchboard.configuration import App, ConfigurationStore, Credential
 from switchboard.configuration.credential import StaticBearer, TelegramCredentials
 from switchboard.identity import ChannelName
@@ -33,6 +33,7 @@ OTHER_PROJECT = ProjectId("6b1e2d4f-8c55-4a1f-8a3e-3a7e6b9d2ca1")
 KEY, SECRET = "key-1", "a-long-random-access-secret"
 SECRET_KEYS = KeyRing.generate()
 MANIFESTS = manifests(switchboard_channels)
+RENDERERS = renderers(switchboard_channels)
 
 
 class Clock:
@@ -219,7 +220,9 @@ async def serve(
     async with AsyncExitStack() as stack:
 
         async def start(**changed: Any) -> Client:
-            api = await stack.enter_async_context(serving(settings.model_copy(update=changed), pool, MANIFESTS, clock))
+            api = await stack.enter_async_context(
+                serving(settings.model_copy(update=changed), pool, MANIFESTS, RENDERERS, clock)
+            )
             return Client(api)
 
         yield start

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 import pytest
-from tests.flow.ingress.conftest import MANIFESTS, PROJECT, SECRET_KEYS, Client, Serve, Topic, a_send, basic
+from tests.flow.ingress.conftest import MANIFESTS, PROJECT, RENDERERS, SECRET_KEYS, Client, Serve, Topic, a_send, basic
 
 from switchboard.bus import TopicSpec, ensure_topics
 from switchboard.configuration import App, ConfigurationStore
@@ -29,7 +29,7 @@ async def test_with_the_broker_away_a_send_is_not_confirmed_in_time_and_taken_ag
     name = MESSAGES_ACCEPTED.name(settings.topic_prefix)
     await ensure_topics(broker.bootstrap, [TopicSpec(name, partitions=2)])
     there = settings.model_copy(update={"kafka_bootstrap": broker.bootstrap, "produce_seconds": 1.0})
-    async with serving(there, pool, MANIFESTS) as api:
+    async with serving(there, pool, MANIFESTS, RENDERERS) as api:
         call = Client(api)
         key = {"idempotency-key": mint()}
         assert (await call("POST", "/messages:send", a_send(app))).status == 200
@@ -190,7 +190,7 @@ async def test_old_keys_are_swept(settings: IngressSettings, database: str, stor
         "INSERT INTO switchboard.idempotency SELECT 'p', n::text, '', 'm', now() - n * interval '25 hours', true"
         " FROM generate_series(0, 9) AS n"
     )
-    async with serving(settings, pool, MANIFESTS):
+    async with serving(settings, pool, MANIFESTS, RENDERERS):
 
         async def left() -> bool:
             return bool(await pool.fetchval("SELECT count(*) = 2 FROM switchboard.idempotency"))

@@ -32,11 +32,13 @@ from switchboard_ingress.errors import (
     Unavailable,
     success,
 )
+from switchboard_ingress.explain import Explaining
 from switchboard_ingress.limits import ProjectRate
 from switchboard_ingress.messages import Messages, read_source
 from switchboard_ingress.patching import mask_of
 from switchboard_ingress.requests import MessagePatch
 from switchboard_ingress.send import Sending
+from switchboard_ingress.timelines import Timelines
 from switchboard_ingress.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -90,13 +92,15 @@ class Api:
         messages: Messages,
         apps: Apps,
         webhooks: Webhooks,
+        explaining: Explaining,
+        timelines: Timelines,
         max_body_bytes: int,
     ) -> None:
         self._auth = auth
         self._rate = rate
         self._sending = sending
         self._max_body_bytes = max_body_bytes
-        self._router = _router(messages, apps, webhooks)
+        self._router = _router(messages, apps, webhooks, explaining, timelines)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -217,7 +221,7 @@ def _find(router: Router, scope: Scope, rest: str) -> tuple[Operation, dict[str,
     raise NotFound("There is no such endpoint.")
 
 
-def _router(messages: Messages, apps: Apps, webhooks: Webhooks) -> Router:
+def _router(messages: Messages, apps: Apps, webhooks: Webhooks, explaining: Explaining, timelines: Timelines) -> Router:
     """Every operation but `messages:send`."""
 
     async def get_message(call: Call) -> Any:
@@ -239,6 +243,8 @@ def _router(messages: Messages, apps: Apps, webhooks: Webhooks) -> Router:
     built: dict[str, dict[str, Operation]] = {
         "/messages": {"GET": lambda call: messages.page(call.project_id, call.filters)},
         "/messages/{id}": {"GET": get_message, "PATCH": patch_message, "DELETE": delete_message},
+        "/messages/{id}/timeline": {"GET": lambda call: timelines.get(call.project_id, call.path["id"])},
+        "/messages:explain": {"POST": lambda call: explaining.explain(call.project_id, call.body)},
         "/apps": {
             "GET": lambda call: apps.list(call.project_id),
             "POST": lambda call: apps.create(call.project_id, call.body),

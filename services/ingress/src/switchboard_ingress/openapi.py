@@ -21,8 +21,10 @@ from switchboard.configuration.types import ClientCredentials, TargetType
 from switchboard.records import ProcessingMode
 from switchboard.rules.progress import OnUnknown
 from switchboard.trigger import Trigger
+from switchboard_ingress.explain import Explanation
 from switchboard_ingress.messages import ConversationMessage, MessageList
 from switchboard_ingress.requests import AppInput, MessagePatch, SendRequest, WebhookInput
+from switchboard_ingress.timelines import MessageTimeline
 
 _REF: Final = "#/components/schemas/{name}"
 
@@ -135,6 +137,8 @@ OPERATIONS: Final = (
         "patch", "/messages/{message_id}", "Change a message's metadata", ConversationMessage, MessagePatch, _SOURCE
     ),
     Operation("delete", "/messages/{message_id}", "Delete a message from storage", NothingToSay, query=_SOURCE),
+    Operation("get", "/messages/{message_id}/timeline", "What happened to a message", MessageTimeline),
+    Operation("post", "/messages:explain", "What a send would do", Explanation, SendRequest),
     Operation("get", "/apps", "List apps", AppList),
     Operation("post", "/apps", "Create an app", AppAnswer, AppInput),
     Operation("get", "/apps/{app_id}", "Get an app", AppAnswer),

@@ -10,7 +10,8 @@ import structlog
 import switchboard_channels
 from switchboard.bus import BusSettings, Producer
 from switchboard.channel.manifest import Manifest
-from switchboard.channel.registry import manifests
+from switchboard.channel.preview import Previews
+from switchboard.channel.registry import manifests, renderers
 from switchboard.configuration import Configuration, ConfigurationStore
 from switchboard.identity import ChannelName
 from switchboard.runtime import Runtime
@@ -19,12 +20,14 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard_ingress.api import Api
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.auth import Authenticator, TokenMint
+from switchboard_ingress.explain import Explaining
 from switchboard_ingress.idempotency import IdempotencyKeys
 from switchboard_ingress.limits import ProjectRate, WaitingCounts
 from switchboard_ingress.messages import Messages
 from switchboard_ingress.paging import PageTokens
 from switchboard_ingress.send import Sending, SendPolicy, SendRules
 from switchboard_ingress.settings import IngressSettings
+from switchboard_ingress.timelines import Timelines
 from switchboard_ingress.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -36,7 +39,8 @@ _SWEEP_SECONDS = 600.0
 @asynccontextmanager
 async def compose(runtime: Runtime[IngressSettings]) -> AsyncIterator[None]:
     """Build ingress into a runtime; it works while this context is open."""
-    async with serving(runtime.settings, runtime.pool, manifests(switchboard_channels)) as api:
+    channels = manifests(switchboard_channels)
+    async with serving(runtime.settings, runtime.pool, channels, renderers(switchboard_channels)) as api:
         runtime.app = api
         yield
 
@@ -46,6 +50,7 @@ async def serving(
     settings: IngressSettings,
     pool: Pool,
     channels: Mapping[ChannelName, Manifest],
+    previews: Mapping[ChannelName, Previews],
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Api]:
     """The HTTP application with all that works behind it."""
@@ -68,12 +73,13 @@ async def serving(
         idempotency = IdempotencyKeys(pool, timedelta(hours=settings.idempotency_hours))
         sweep = asyncio.create_task(_sweep(idempotency, clock))
         stack.callback(sweep.cancel)
+        rules = SendRules(channels, settings.unconfigured_channel)
         sending = Sending(
             configuration,
             producer,
             idempotency,
             waiting,
-            SendRules(channels, settings.unconfigured_channel),
+            rules,
             SendPolicy(
                 topic_prefix=settings.topic_prefix,
                 hash_key=keys.derive("record-keys"),
@@ -90,6 +96,8 @@ async def serving(
             Messages(pool, configuration, channels, PageTokens(keys.derive("page-tokens"))),
             apps,
             Webhooks(configuration.store, apps),
+            Explaining(pool, configuration, rules, previews, strict_ids=settings.strict_ids),
+            Timelines(pool),
             settings.max_body_bytes,
         )
 

@@ -19,7 +19,7 @@ from switchboard.configuration.credential import claimed_account
 from switchboard.configuration.store import ConfigurationStore
 from switchboard.configuration.types import AccessKey, ProviderAccount, Webhook
 from switchboard.identity import ChannelName
-from switchboard.ids import AccountKey, AppId
+from switchboard.ids import AccountKey, AppId, ProjectId
 from switchboard.store.pool import TRANSIENT_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -106,6 +106,7 @@ class Configuration:
         self.store = store
         self._manifests = store.manifests
         self._apps: Shelf[AppId, App] = Shelf(store.app)
+        self._app_ids: Shelf[ProjectId, tuple[AppId, ...]] = Shelf(store.app_ids)
         self._webhooks: Shelf[AppId, tuple[Webhook, ...]] = Shelf(store.webhooks)
         self._numbers: Shelf[AccountKey, Mapping[str, AppId]] = Shelf(store.numbers)
         self._access_keys: Shelf[str, AccessKey] = Shelf(store.access_key)
@@ -150,6 +151,11 @@ class Configuration:
         """The app of that id."""
         return await self._apps.get(app_id)
 
+    async def apps(self, project_id: ProjectId) -> tuple[App, ...]:
+        """The apps of a project, oldest first."""
+        found = [await self.app(app_id) for app_id in await self._app_ids.get(project_id) or ()]
+        return tuple(app for app in found if app is not None)
+
     async def webhooks(self, app_id: AppId) -> tuple[Webhook, ...]:
         """The webhooks of an app."""
         return await self._webhooks.get(app_id) or ()
@@ -169,6 +175,10 @@ class Configuration:
             return AccountKey(f"app:{app.id}:{channel}")
         claimed = claimed_account(credential)
         return self._account_names.get((channel, claimed)) if claimed else None
+
+    def account_keys(self, app: App) -> Mapping[ChannelName, AccountKey | None]:
+        """What each of the app's channels sends through. None: the credentials name no account there is."""
+        return {channel: self.account_key(app, channel) for channel in app.credentials}
 
     async def account(self, key: AccountKey, app_id: AppId) -> Account | None:
         """What a channel sends through, with its secrets. None if it does not exist any more.
@@ -200,7 +210,7 @@ class Configuration:
 
     @property
     def _shelves(self) -> tuple[Shelf[Any, Any], ...]:
-        return self._apps, self._webhooks, self._numbers, self._access_keys
+        return self._apps, self._app_ids, self._webhooks, self._numbers, self._access_keys
 
     async def _listen(self) -> None:
         while True:
@@ -266,6 +276,8 @@ class Configuration:
         match table:
             case "apps":
                 self._apps.drop(AppId(key))
+                # It may be a new one: which project it belongs to is not told.
+                self._app_ids.clear()
             case "webhooks":
                 self._webhooks.drop(AppId(key))
             case "provider_numbers":
