@@ -91,8 +91,8 @@ async def _work(order: Order, home: Home, servers: Servers, console: Console, wo
         tell.is_up = True
         working = asyncio.ensure_future(work(running))
         watching = asyncio.ensure_future(running.watch())
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         try:
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 watching.result()  # raises what cannot be kept running
             return await working

@@ -22,7 +22,7 @@ from switchboard_standalone.launch import Order, launch
 from switchboard_standalone.screen import screen
 
 if TYPE_CHECKING:
-    from switchboard_standalone.client import LocalClient, SeenCallback
+    from switchboard_standalone.client import SeenCallback
     from switchboard_standalone.up import Installation
 
 _PATIENCE_SECONDS: Final = 30.0
@@ -76,8 +76,12 @@ async def _first_message(console: Console, installation: Installation) -> bool:
         while time.monotonic() - begun < _PATIENCE_SECONDS:
             shown.phone(await client.phone("SMS", PHONE))
             for callback in await client.callbacks(RECEIVER):
-                if callback.message_id == message_id and shown.callback(callback):
-                    return await _verdict(console, client, shown, message_id)
+                if callback.message_id != message_id:
+                    continue
+                shown.callback(callback)
+                if callback.status in ("DELIVERED", "FAILED"):
+                    shown.phone(await client.phone("SMS", PHONE))
+                    return _verdict(console, installation, callback, all_valid=shown.all_valid)
             await asyncio.sleep(_LOOK_SECONDS)
     console.print(
         f"[red]no DELIVERED callback came within {_PATIENCE_SECONDS:g} s[/red]; "
@@ -86,9 +90,11 @@ async def _first_message(console: Console, installation: Installation) -> bool:
     return False
 
 
-async def _verdict(console: Console, client: LocalClient, shown: _Shown, message_id: str) -> bool:
-    shown.phone(await client.phone("SMS", PHONE))
-    if not shown.all_valid:
+def _verdict(console: Console, installation: Installation, last: SeenCallback, *, all_valid: bool) -> bool:
+    if last.status == "FAILED":
+        console.print(f"[red]the message failed[/red]; look at {installation.home.logs}, or run `switchboard doctor`")
+        return False
+    if not all_valid:
         console.print("[red]a callback was not signed right[/red]")
         return False
     console.print("\n[bold green]Delivered[/bold green], and the app knows.")
@@ -110,13 +116,12 @@ class _Shown:
             if message["incoming"] and self._is_new(message["id"]):
                 self._console.print(f"[bold]phone[/bold]     “{escape(message.get('text', ''))}”{self._after}")
 
-    def callback(self, callback: SeenCallback) -> bool:
-        """Show a callback if it is new. Whether it is the last that comes."""
+    def callback(self, callback: SeenCallback) -> None:
+        """Show a callback if it is new."""
         if self._is_new(callback.number):
             self.all_valid &= callback.signature == "valid"
             what = f"{callback.trigger} {callback.status}".strip()
             self._console.print(f"[bold]callback[/bold]  {what}; signature {callback.signature}{self._after}")
-        return callback.status == "DELIVERED"
 
     @property
     def _after(self) -> str:
