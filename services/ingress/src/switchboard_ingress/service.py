@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 import switchboard_channels
+from switchboard.assembly import record_key
 from switchboard.bus import BusSettings, Producer
 from switchboard.channel.manifest import Manifest
 from switchboard.channel.preview import Previews
@@ -82,7 +83,7 @@ async def serving(
             rules,
             SendPolicy(
                 topic_prefix=settings.topic_prefix,
-                hash_key=keys.derive("record-keys"),
+                hash_key=record_key(keys),
                 produce_seconds=settings.produce_seconds,
                 max_pending=settings.max_pending_sends,
                 strict_ids=settings.strict_ids,

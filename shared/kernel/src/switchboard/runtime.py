@@ -121,7 +121,10 @@ def run(service: str, kind: type[S], compose: Compose[S]) -> None:
     except SettingsError as error:
         sys.stderr.write(f"{service}: {error}\n")
         sys.exit(EXIT_BAD_SETTINGS)
-    sys.exit(EXIT_FATAL if fatal else 0)
+    # Everything is closed. A client library's native threads may abort an interpreter that finalises under them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_FATAL if fatal else 0)
 
 
 async def _serve(service: str, settings: S, compose: Compose[S]) -> str | None:
