@@ -22,6 +22,8 @@ MessageId = NewType("MessageId", str)
 WebhookId = NewType("WebhookId", str)
 ContactId = NewType("ContactId", str)
 ConversationId = NewType("ConversationId", str)
+#: One write of the API about a contact or conversation, told as a callback.
+ChangeId = NewType("ChangeId", str)
 #: One submission of a message to one channel: `message.step.submission`.
 AttemptId = NewType("AttemptId", str)
 #: One callback for one endpoint. The same on every try and every replay.

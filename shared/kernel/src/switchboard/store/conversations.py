@@ -94,7 +94,7 @@ async def active_channels(
 
 
 async def note_channels(connection: Connection, taken: Iterable[tuple[ConversationId, str, datetime]]) -> None:
-    """Note which channel took a message of a conversation, and when. An older fact than the one known is passed over."""
+    """Note which channel took a message of a conversation, and when. An older fact changes nothing."""
     latest: dict[str, tuple[datetime, str]] = {}
     for conversation_id, channel, at in taken:
         latest[conversation_id] = max(latest.get(conversation_id, (at, channel)), (at, channel))
@@ -205,3 +205,18 @@ def conversation_of(row: asyncpg.Record) -> Conversation:
         metadata_json=None if row["metadata_json"] is None else Raw(row["metadata_json"]),
         correlation_id=row["correlation_id"],
     )
+
+
+async def delete(connection: Connection, ids: Collection[str]) -> None:
+    """Delete locked conversations with their messages' contents.
+
+    A message that is under way is sent nevertheless, and loses its content with its end.
+    """
+    await connection.execute(
+        "WITH theirs AS (SELECT m.id FROM switchboard.messages AS m WHERE m.conversation_id = ANY($1::text[])"
+        " AND m.body IS NOT NULL ORDER BY m.id FOR UPDATE)"
+        " UPDATE switchboard.messages AS m SET body_until = NULL, body = CASE WHEN m.final THEN NULL ELSE m.body END"
+        " FROM theirs WHERE m.id = theirs.id",
+        list(ids),
+    )
+    await connection.execute("DELETE FROM switchboard.conversations WHERE id = ANY($1::text[])", list(ids))
