@@ -111,3 +111,53 @@ async def test_a_fault_of_the_control_api_meets_an_sms(simulator: Any, peer: Pee
     assert refused == (0x66, "")
     assert taken[0] == 0
     assert [line["accepted"] for line in simulator.submissions()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("receipt_failed", b"stat:UNDELIV err:153"),
+        ("receipt_expired", b"stat:EXPIRED err:000"),
+        ("receipt_late", b"stat:DELIVRD err:000"),
+    ],
+)
+async def test_a_fault_of_receipts_comes_true(simulator: Any, peer: Peer, kind: str, words: bytes) -> None:
+    await simulator.fault(kind, channel="SMS", delay_seconds=0.05)
+    peer.write(_submit("Hello"))
+
+    _, receipt = await peer.read(DeliverSm)
+
+    assert words in receipt.short_message
+
+
+async def test_a_fault_that_skips_meets_the_second_part_only(simulator: Any, peer: Peer) -> None:
+    await simulator.fault("receipt_failed", channel="SMS", skip=1)
+    for part in ("one", "two"):
+        peer.write(_submit(part))
+
+    receipts = [(await peer.read(DeliverSm))[1].short_message for _ in range(2)]
+
+    assert [b"stat:UNDELIV" in receipt for receipt in receipts] == [False, True]
+
+
+async def test_an_early_receipt_comes_before_the_answer(simulator: Any, peer: Peer) -> None:
+    await simulator.fault("receipt_early", channel="SMS")
+    peer.write(_submit("Hello"))
+
+    receipt, _ = await peer.read(DeliverSm)
+    answer, _ = await peer.read(SubmitSmResp)
+
+    assert (receipt.status, answer.status) == (0, 0)
+
+
+def _submit(text: str) -> SubmitSm:
+    return SubmitSm(
+        source_addr=OURS, destination_addr=NUMBER, registered_delivery=1, short_message=text.encode("ascii")
+    )
+
+
+async def test_a_channel_without_receipts_has_none_of_their_faults(simulator: Any) -> None:
+    answer = await simulator.control("POST", "faults", channel="TELEGRAM", kind="receipt_late")
+
+    assert answer.status == 400
+    assert "TELEGRAM reports nothing" in answer.json["error"]

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from switchboard_simulator.body import TooLarge, read_body
-from switchboard_simulator.faults import Fault, FaultRule
+from switchboard_simulator.faults import OF_RECEIPTS, Fault, FaultRule
 from switchboard_simulator.feed import Fact
 from switchboard_simulator.receiver.behaviour import Behaviour
 from switchboard_simulator.smsc.centre import NobodyBound, UnknownMessage
@@ -185,6 +185,8 @@ class Control:
         if order.channel not in self._world.channels:
             raise ControlError(400, f"channel is expected to be one of {', '.join(self._world.channels)}")
         fault = msgspec.convert(details, Fault)
+        if fault.kind in OF_RECEIPTS and order.channel != SMS:
+            raise ControlError(400, f"{order.channel} reports nothing, so {fault.kind} makes no sense there")
         return _json(self._world.faults.add(FaultRule(fault=fault, **rule)))
 
     async def _clear_faults(self, _: Request) -> Response:

@@ -6,6 +6,7 @@ Rules win. What a fault does on the wire is each provider's own business.
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct, structs
 
@@ -37,6 +38,20 @@ class FaultKind(StrEnum):
     GARBAGE = "garbage"
     #: Accepted; everything this recipient sends is delivered twice to us.
     DUPLICATE = "duplicate"
+    #: Accepted and answered; the receipt comes `delay_seconds` later.
+    RECEIPT_LATE = "receipt_late"
+    #: Accepted; the receipt comes before the answer.
+    RECEIPT_EARLY = "receipt_early"
+    #: Accepted and answered, then reported as not delivered, with `code` as the provider's error.
+    RECEIPT_FAILED = "receipt_failed"
+    #: Accepted and answered, then reported as expired.
+    RECEIPT_EXPIRED = "receipt_expired"
+
+
+#: What only a channel that reports delivery can do.
+OF_RECEIPTS: Final = frozenset(
+    {FaultKind.RECEIPT_LATE, FaultKind.RECEIPT_EARLY, FaultKind.RECEIPT_FAILED, FaultKind.RECEIPT_EXPIRED}
+)
 
 
 class Fault(Struct, frozen=True, kw_only=True):

@@ -42,6 +42,12 @@ class Report(Struct, frozen=True):
 
 
 DELIVERED: Final = Report()
+#: How much later than usual a receipt is, where a fault does not say.
+LATE_SECONDS: Final = 5.0
+#: How long after its receipt an answer comes, where a fault does not say.
+EARLY_SECONDS: Final = 0.2
+#: The vendor's error of a phone that is off.
+ABSENT: Final = 153
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
@@ -152,3 +158,12 @@ def of_fault(fault: Fault) -> Behaviour:
             return Behaviour(answering=Answering.GARBLED, delay_seconds=delay, name=name)
         case FaultKind.DUPLICATE:
             return Behaviour(reports=(DELIVERED, DELIVERED), delay_seconds=delay, name=name)
+        case FaultKind.RECEIPT_LATE:
+            return Behaviour(reports=(Report(delay_seconds=delay or LATE_SECONDS),), name=name)
+        case FaultKind.RECEIPT_EARLY:
+            return Behaviour(receipt_first=True, delay_seconds=delay or EARLY_SECONDS, name=name)
+        case FaultKind.RECEIPT_FAILED:
+            error = f"{fault.code or ABSENT:03}"
+            return Behaviour(reports=(Report("UNDELIV", error),), delay_seconds=delay, name=name)
+        case FaultKind.RECEIPT_EXPIRED:
+            return Behaviour(reports=(Report("EXPIRED"),), delay_seconds=delay, name=name)

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from switchboard_channels.sms.pdu import Status
-from switchboard_simulator.smsc.behaviour import DELIVERED, Answering, Behaviour, Report
+from switchboard_simulator.smsc.behaviour import DELIVERED, EARLY_SECONDS, LATE_SECONDS, Answering, Behaviour, Report
 
 
 class Magic(Struct, frozen=True):
@@ -44,8 +44,8 @@ MAGIC: Final[tuple[Magic, ...]] = (
     _magic("9913", "taken and delivered, connection cut", answering=Answering.CUT_AFTER),
     _magic("9914", "taken, no receipt", reports=()),
     _magic("9915", "delivered, receipt given twice", reports=(DELIVERED, DELIVERED)),
-    _magic("9916", "delivered, receipt before the answer", receipt_first=True, delay_seconds=0.2),
-    _magic("9917", "delivered, receipt 5 s late", reports=(Report(delay_seconds=5.0),)),
+    _magic("9916", "delivered, receipt before the answer", receipt_first=True, delay_seconds=EARLY_SECONDS),
+    _magic("9917", "delivered, receipt 5 s late", reports=(Report(delay_seconds=LATE_SECONDS),)),
     _magic("9918", "not delivered: absent (UNDELIV, err 153)", reports=(Report("UNDELIV", "153"),)),
     _magic("9919", "not delivered in time (EXPIRED)", reports=(Report("EXPIRED"),)),
     _magic("9920", "refused by the network (REJECTD)", reports=(Report("REJECTD"),)),
