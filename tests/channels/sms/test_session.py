@@ -193,8 +193,22 @@ async def test_no_answer_to_a_text_is_unknown_and_it_is_not_sent_again(field: Gr
         result = await sms.send(attempt())
 
     assert isinstance(result.outcome, Unknown)
-    assert result.outcome.provider_ids == ()
+    assert result.outcome.parts == 1
     assert len(field.submissions) == 1
+
+
+async def test_a_receipt_that_echoes_the_reference_names_the_text_nobody_answered_for(field: Ground) -> None:
+    desk = Desk()
+    field.smsc.rules.add(Behaviour(answering=Answering.WITHHELD))
+    async with session(account(field.smsc.port, response_timeout_seconds=0.1), desk) as sms:
+        result = await sms.send(attempt())
+        await wait_until(lambda: desk.receipts)
+
+    assert isinstance(result.outcome, Unknown)
+    [name] = result.outcome.provider_ids
+    [receipt] = desk.receipts
+    assert name == receipt.provider_ids[-1]
+    assert receipt.identity == PHONE
 
 
 async def test_no_answer_to_a_later_part_is_unknown_with_the_ids_known(
@@ -206,7 +220,8 @@ async def test_no_answer_to_a_later_part_is_unknown_with_the_ids_known(
         result = await sms.send(attempt(LONG_TEXT))
 
     assert isinstance(result.outcome, Unknown)
-    assert len(result.outcome.provider_ids) == 1
+    assert len(result.outcome.provider_ids) == 2
+    assert result.outcome.parts == 3
     assert [line["operation"] for line in field.submissions] == ["submit_sm 1/3", "submit_sm 2/3"]
 
 
@@ -772,6 +787,11 @@ async def test_faults_of_the_control_api_are_faults_here(field: Ground) -> None:
         FaultKind.SILENCE: Accepted,
         FaultKind.GARBAGE: Unknown,
         FaultKind.DUPLICATE: Accepted,
+        FaultKind.RECEIPT_LATE: Accepted,
+        # Its answer takes longer than the tenth of a second there is here.
+        FaultKind.RECEIPT_EARLY: Unknown,
+        FaultKind.RECEIPT_FAILED: Accepted,
+        FaultKind.RECEIPT_EXPIRED: Accepted,
     }
 
 

@@ -360,6 +360,23 @@ class TestRetry:
 
 
 class TestUnknown:
+    PARTLY = Unknown(DOUBT, ("p1", "p2"), parts=3)
+
+    def test_a_part_that_arrived_says_nothing_about_parts_in_doubt(self):
+        story = Story(BOTH).outcome(self.PARTLY).receipt(Status.DELIVERED, 5).receipt(Status.DELIVERED, 6, "p2")
+        assert (story.told, story.progress.phase) == ([], Phase.UNKNOWN)
+
+        story.due(400)
+
+        assert (story.told, story.codes) == (["FAILED RCS"], [ReasonCode.UNKNOWN])
+
+    def test_receipts_of_all_parts_settle_the_doubt(self):
+        story = Story(SMS).outcome(Unknown(DOUBT, ("p1", "p2"), parts=2)).receipt(Status.DELIVERED, 5)
+
+        story.receipt(Status.DELIVERED, 6, "p2")
+
+        assert story.told == ["SUBMIT SMS", "QUEUED_ON_CHANNEL SMS", "DELIVERED SMS"]
+
     def test_an_unknown_outcome_waits_and_then_fails_with_its_own_reason(self):
         story = Story(BOTH).outcome(Unknown(DOUBT), 1)
         assert (story.progress.phase, story.progress.next_due) == (Phase.UNKNOWN, at(1 + UNKNOWN_WAIT_SECONDS))

@@ -20,13 +20,14 @@ from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.batching import Batcher
 
-# The newest message wins: providers use an id again after days.
+# The newest message wins: providers use an id again after days. Of its parts, the one with the likeliest spelling.
 _FIND: Final = """
 SELECT asked.number, p.provider_id, p.message_id, p.step, p.submission
-FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[]) AS asked (number, account, alias, identity)
+FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[])
+     WITH ORDINALITY AS asked (number, account, alias, identity, place)
 JOIN switchboard.provider_ids p ON p.account = asked.account AND p.provider_id = asked.alias
 WHERE asked.identity = '' OR asked.identity = p.identity
-ORDER BY asked.number, p.message_id
+ORDER BY asked.number, p.message_id, asked.place DESC
 """
 _KEEP: Final = """
 INSERT INTO switchboard.receipts (account, provider_id, status, aliases, fact, received_at)

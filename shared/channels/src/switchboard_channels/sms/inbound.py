@@ -22,6 +22,7 @@ from switchboard_channels.sms.concat import user_data
 from switchboard_channels.sms.encoding import decode
 from switchboard_channels.sms.pdu import DataSm, DeliverSm, Tag
 from switchboard_channels.sms.receipt import MessagingMode, mode_of, operator_of, read_receipt, spellings
+from switchboard_channels.sms.render import reference_name
 
 #: A delivery that looks like an earlier one is the same for this long, unless the SMSC knows we had it.
 REPEATS_FOR: Final = timedelta(minutes=15)
@@ -70,8 +71,13 @@ def _receipt(body: DeliverSm | DataSm, account: SmscAccount, received_at: dateti
     if told is None:
         return Nothing(receipt.state.name)
     status, reason = told
+    reference = body.tlvs.get(Tag.USER_MESSAGE_REFERENCE)
     return ReceiptFact(
-        provider_ids=spellings(receipt.message_id, account.receipt_ids),
+        # The reference comes last: only where no answer told an id, it is what the outcome knows (1.2.4).
+        provider_ids=(
+            *spellings(receipt.message_id, account.receipt_ids),
+            *((reference_name(reference),) if reference else ()),
+        ),
         status=status,
         event_at=received_at,
         identity=identity(body.source_addr_ton, body.source_addr),

@@ -137,6 +137,11 @@ def submits(
     )
 
 
+def reference_name(reference: bytes) -> str:
+    """What a part is called whose id is not known, in its outcome and in receipts that echo the reference."""
+    return f"reference:{reference.hex()}"
+
+
 def attempt_reference(attempt_id: str) -> bytes:
     """user_message_reference of an attempt: two octets made from its id, the same on every part."""
     return (crc32(attempt_id.encode()) & 0xFFFF).to_bytes(2, "big")

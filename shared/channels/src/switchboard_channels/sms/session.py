@@ -57,7 +57,7 @@ from switchboard_channels.sms.pdu import (
     UnwritableValue,
 )
 from switchboard_channels.sms.receipt import canonical_id
-from switchboard_channels.sms.render import needs_reference, render, submits
+from switchboard_channels.sms.render import attempt_reference, needs_reference, reference_name, render, submits
 
 log = logging.getLogger(__name__)
 
@@ -268,9 +268,9 @@ class SmppSession:
             )
         except Unsupported as error:
             return SendResult(Rejected(error.reason))
-        return await self._send_parts(parts)
+        return await self._send_parts(parts, attempt.attempt_id)
 
-    async def _send_parts(self, parts: tuple[SubmitSm, ...]) -> SendResult:
+    async def _send_parts(self, parts: tuple[SubmitSm, ...], attempt_id: str) -> SendResult:
         deadline = asyncio.get_running_loop().time() + SEND_TIMEOUT_SECONDS
         ids: list[str] = []
         exchanges: list[Exchange] = []
@@ -284,7 +284,11 @@ class SmppSession:
                 return SendResult(PartlyAccepted(tuple(ids), reason) if ids else Rejected(reason), tuple(exchanges))
             exchanges.append(_exchange(f"submit_sm {number}/{len(parts)}", answer, started_at, self._now()))
             if not (isinstance(answer, Answered) and answer.status == 0):
-                return SendResult(self._end(answer, tuple(ids)), tuple(exchanges))
+                outcome = self._end(answer, tuple(ids))
+                if isinstance(outcome, Unknown):
+                    name = reference_name(attempt_reference(attempt_id))
+                    outcome = replace(outcome, provider_ids=(*ids, name), parts=len(parts))
+                return SendResult(outcome, tuple(exchanges))
             ids.append(canonical_id(answer.message_id, self._settings.receipt_ids))
         return SendResult(Accepted(tuple(ids)), tuple(exchanges))
 

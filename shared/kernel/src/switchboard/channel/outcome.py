@@ -42,8 +42,11 @@ class Unknown(Struct, frozen=True, tag="unknown"):
     """We cannot tell whether it was taken: a timeout after the body was sent. Never retried blindly."""
 
     reason: Reason
-    #: Ids of the parts that were taken for certain before the doubt began.
+    #: Ids of the parts that were taken for certain before the doubt began, then names under which receipts of the
+    #: part in doubt may come.
     provider_ids: tuple[str, ...] = ()
+    #: How many parts the message has, submitted or not. 0: not known.
+    parts: int = 0
 
 
 Outcome = Accepted | PartlyAccepted | Rejected | FailedForNow | Unknown

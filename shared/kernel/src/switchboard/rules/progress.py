@@ -303,6 +303,9 @@ def on_receipt(
     progress = _with_step(progress, step, after)
     if (step, submission) != (progress.step, progress.submission) or progress.phase not in _AWAITS_OUTCOME:
         return _tell_combined(progress, route, step, submission, now, "receipt of a part")
+    if progress.phase is Phase.UNKNOWN and _combined(after) is None:
+        # The rest of it stays in doubt, or was never submitted.
+        return Decision(progress, note="receipt of a part")
     # The receipt was faster than its outcome: the channel has the message, so say that first.
     progress, first = _raise_submitted(progress, event_at)
     progress = _await_receipts(progress, route.steps[step], route, now)
@@ -679,6 +682,8 @@ def _merge_ids(progress: Progress, step: int, outcome: Outcome) -> Progress:
             parts = len(ids)
         case PartlyAccepted(provider_ids=ids):
             parts = len(ids) + 1
+        case Unknown(parts=known) if known:
+            parts = known
         case _:
             return progress
     return _with_step(progress, step, replace(progress.ledger.of(step), parts=max(1, parts)))
