@@ -62,6 +62,15 @@ class Installed:
         request = self._client.request(method, url).basic_auth(running.key_id, running.key_secret)
         return await _answer(request, body, headers)
 
+    async def post(
+        self, url: str, body: Any, *, headers: Mapping[str, str] | None = None, basic: bool = False
+    ) -> Answer:
+        """One POST to any address, without credentials or (`basic`) with those of the project."""
+        request = self._client.post(url)
+        if basic:
+            request = request.basic_auth(self.running.key_id, self.running.key_secret)
+        return await _answer(request, body, headers)
+
     async def send(
         self, text: str, *to: tuple[str, str], headers: Mapping[str, str] | None = None, **fields: Any
     ) -> MessageId:
