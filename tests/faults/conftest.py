@@ -7,8 +7,10 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.faults.apart import Apart, apart
 from tests.faults.system import System, system
 
+from switchboard.embedded import EmbeddedKafka, EmbeddedPostgres
 from switchboard.testing.fixtures import database_of
 
 #: Starts an installation with further options of `switchboard up`.
@@ -20,21 +22,37 @@ async def start(run_folder: Path, postgres_dsn: str, kafka: str) -> Start:
     """Start an installation of this test's own, with a database and topics of its own on the run's servers."""
 
     @asynccontextmanager
-    async def started(*options: str, environment: dict[str, str] | None = None) -> AsyncIterator[System]:
+    async def started(*options: str, inject: Path | None = None) -> AsyncIterator[System]:
         name = f"faults_{uuid4().hex[:12]}"
         server = await asyncpg.connect(postgres_dsn)
         await server.execute(f"CREATE DATABASE {name}")
-        servers = {
+        environment = {
             "SWITCHBOARD_POSTGRES_DSN": database_of(postgres_dsn, name),
             "SWITCHBOARD_KAFKA_BOOTSTRAP": kafka,
             "SWITCHBOARD_TOPIC_PREFIX": f"{name}.",
             "SWITCHBOARD_TOPIC_PARTITIONS": "6",
         }
         try:
-            async with system(run_folder / name, *options, environment={**servers, **(environment or {})}) as running:
+            async with system(run_folder / name, *options, environment=environment, inject=inject) as running:
                 yield running
         finally:
             await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
             await server.close()
+
+    return started
+
+
+#: Starts an installation on servers of its own, with further options of `switchboard up`.
+StartApart = Callable[..., AbstractAsyncContextManager[Apart]]
+
+
+@pytest.fixture
+def start_apart(
+    own_folder: Path, own_kafka: Callable[..., EmbeddedKafka], own_postgres: Callable[..., EmbeddedPostgres]
+) -> StartApart:
+    """Start an installation whose broker, database and links the test may hurt."""
+
+    def started(*options: str, inject: Path | None = None) -> AbstractAsyncContextManager[Apart]:
+        return apart(own_folder / "installation", own_kafka, own_postgres, *options, inject=inject)
 
     return started

@@ -54,6 +54,16 @@ def _chat(number: int) -> tuple[str, str]:
     return "TELEGRAM", str(7_000_000 + number)
 
 
+def sms_ending(ending: str) -> Callable[[int], tuple[tuple[str, str], ...]]:
+    """Recipients whose numbers end so: what the simulator's SMSC does with them is in its README."""
+    return lambda number: (_sms(number, ending),)
+
+
+def telegram_ending(ending: str) -> Callable[[int], tuple[tuple[str, str], ...]]:
+    """Chats whose ids end so."""
+    return lambda number: (("TELEGRAM", f"7{number:05d}{ending}"),)
+
+
 SMS: Final = Kind(to=lambda n: (_sms(n),), weight=40, may_end=DELIVERED)
 HIGH: Final = Kind(to=lambda n: (_sms(n),), weight=4, may_end=DELIVERED, high_priority=True)
 LONG: Final = Kind(to=lambda n: (_sms(n + 500),), weight=4, may_end=DELIVERED, marks=20)

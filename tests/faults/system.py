@@ -8,7 +8,8 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -21,6 +22,7 @@ from tests.faults.ledger import Violation, account, check
 from tests.flow.installed import Installed, installed
 
 from switchboard.store.pool import TRANSIENT_ERRORS
+from switchboard.store.verify import verify
 from switchboard.testing import wait_until
 from switchboard_simulator.journal import Callback, Submission
 
@@ -37,7 +39,7 @@ GROUPS: Final[Mapping[str, str]] = {
 }
 _LOOK_SECONDS: Final = 0.3
 #: Nothing changed for so long: what is still open waits for a deadline, which the clock is moved to.
-_IDLE_SECONDS: Final = 4.0
+IDLE_SECONDS: Final = 2.0
 #: The clock is never moved past the horizon of receipts: what only waits for receipts has come to rest.
 _FARTHEST_SECONDS: Final = 20 * 3600
 
@@ -83,9 +85,52 @@ SELECT
     (SELECT extract(epoch FROM least(
         (SELECT min(next_due) FROM switchboard.messages WHERE NOT final),
         (SELECT min(due_at) FROM switchboard.callback_streams),
-        (SELECT min(probe_at) FROM switchboard.lanes WHERE gate = 'closed')
+        (SELECT min(probe_at) FROM switchboard.lanes WHERE gate = 'closed' AND waiting > 0)
     ) - switchboard.now())::float8) AS next_seconds
 """
+
+
+class Lag:
+    """How far the consumer groups of an installation are behind."""
+
+    def __init__(self, kafka: str, topic_prefix: str) -> None:
+        self._prefix = topic_prefix
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+        self._partitions: dict[str, list[TopicPartition]] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._admin.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._admin.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def by_group(self) -> dict[str, int]:
+        """Records that are written and not committed by those who read them, by group."""
+        return {group: await self._of(group, topic) for group, topic in GROUPS.items()}
+
+    async def _of(self, group: str, topic: str) -> int:
+        partitions = await self._partitions_of(f"{self._prefix}{topic}")
+        ends = await self._consumer.end_offsets(partitions)
+        committed = await self._admin.list_consumer_group_offsets(f"{self._prefix}{group}")
+        begins = await self._consumer.beginning_offsets(partitions)
+        done = {part: committed[part].offset if part in committed else -1 for part in partitions}
+        return sum(ends[part] - max(done[part], begins[part]) for part in partitions)
+
+    async def _partitions_of(self, topic: str) -> list[TopicPartition]:
+        if topic not in self._partitions:
+            described = (await self._admin.describe_topics([topic]))[0]
+            self._partitions[topic] = [TopicPartition(topic, part["partition"]) for part in described["partitions"]]
+        return self._partitions[topic]
 
 
 class System:
@@ -140,19 +185,24 @@ class System:
 
     # -- rest
 
-    async def rest(self, *, seconds: float = 60.0, clock: bool = True) -> None:
-        """Return when nothing is left to do. With `clock`, time is moved on to what still waits for a deadline.
+    async def rest(self, *, seconds: float = 60.0, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Return when nothing is left to do. Time is moved on to what still waits for a deadline.
 
-        Raises AssertionError with how far it came.
+        `idle_seconds` has to be longer than a provider or webhook may keep a call waiting in this test.
+        Raises AssertionError with how far it came when nothing moved for `seconds`.
         """
+        async with Lag(self.installed.running.kafka, self.installed.running.topic_prefix) as lag:
+            await self._rest(lag, seconds, idle_seconds)
+
+    async def _rest(self, lag: Lag, seconds: float, idle_seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        before = await self.look()
+        before = await self._look(lag)
         moved_at = loop.time()
         last_moved = moved_at
         quiet = 0
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            now = await self.look()
+            now = await self._look(lag)
             if now.moved_from(before):
                 last_moved = moved_at = loop.time()
                 quiet = 0
@@ -160,7 +210,7 @@ class System:
                 quiet += 1
                 if quiet >= 3:
                     return
-            elif clock and now.is_waiting and loop.time() - last_moved > _IDLE_SECONDS:
+            elif now.is_waiting and loop.time() - last_moved > idle_seconds:
                 await self._move_clock(now.next_seconds or 0.0)
                 last_moved = loop.time()
             if loop.time() - moved_at > seconds:
@@ -169,7 +219,7 @@ class System:
                 raise AssertionError(f"not at rest, and nothing moved for {seconds:g} s: {now}\n{told}")
             before = now
 
-    async def look(self) -> Looked:
+    async def _look(self, lag: Lag) -> Looked:
         """How far things are. Waits for a database and a broker that are just coming back."""
         deadline = asyncio.get_running_loop().time() + 60
         while True:
@@ -181,44 +231,16 @@ class System:
                     **dict(row),
                     submissions_bytes=_size(self.home.submissions_log),
                     callbacks_bytes=_size(self.home.callbacks_log),
-                    lag=await self.lag(),
+                    lag=sum((await lag.by_group()).values()),
                 )
             except (*TRANSIENT_ERRORS, KafkaError):
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(_LOOK_SECONDS)
 
-    async def lag(self) -> int:
-        """Records that are written and not committed by those who read them, over all groups."""
-        return sum((await self.lags()).values())
-
-    async def lags(self) -> dict[str, int]:
-        """The same by group."""
-        running = self.installed.running
-        admin = AIOKafkaAdminClient(bootstrap_servers=running.kafka)
-        consumer = AIOKafkaConsumer(bootstrap_servers=running.kafka, enable_auto_commit=False)
-        await admin.start()
-        try:
-            await consumer.start()
-            found = {}
-            for group, topic in GROUPS.items():
-                name = f"{running.topic_prefix}{topic}"
-                description = (await admin.describe_topics([name]))[0]
-                partitions = [TopicPartition(name, part["partition"]) for part in description["partitions"]]
-                ends = await consumer.end_offsets(partitions)
-                begins = await consumer.beginning_offsets(partitions)
-                committed = await admin.list_consumer_group_offsets(f"{running.topic_prefix}{group}")
-                found[group] = sum(
-                    max(0, ends[part] - (committed[part].offset if part in committed else begins[part]))
-                    for part in partitions
-                )
-            return found
-        finally:
-            await consumer.stop()
-            await admin.close()
-
     async def _move_clock(self, seconds: float) -> None:
-        seconds += 0.05
+        # A little more: deadlines lie close together.
+        seconds += 1.0
         if self._moved_seconds + seconds > _FARTHEST_SECONDS:
             return
         self._moved_seconds += seconds
@@ -249,28 +271,32 @@ class System:
         return evidence
 
     async def _drifted(self) -> list[Violation]:
-        from switchboard.store.verify import verify
-
         async with self.database() as connection:
             return [Violation("I1", found.subject, found.what) for found in await verify(connection, settle_seconds=0)]
 
 
 @asynccontextmanager
 async def system(
-    folder: Path, *options: str, environment: Mapping[str, str] | None = None, rate: int = 1000
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None, inject: Path | None = None
 ) -> AsyncIterator[System]:
-    """`switchboard up` on this folder; servers are those that `environment` names, else embedded."""
-    async with installed(folder, *options, *_inherited(), environment=environment) as inside:
+    """`switchboard up` on this folder; servers are those that `environment` names, else embedded.
+
+    `inject` is a folder with a `sitecustomize.py` that every service runs before anything else.
+    """
+    async with installed(folder, *options, *_python_path(inject), environment=environment) as inside:
         under_fault = System(inside)
-        await under_fault.raise_rates(rate)
+        await under_fault.raise_rates()
         yield under_fault
 
 
-def _inherited() -> list[str]:
-    """Where Python finds our code, if the tests run on another tree than the installed one."""
-    path = os.environ.get("PYTHONPATH")
-    names = (*SERVICES, "simulator")
-    return [part for name in names for part in ("--env", f"{name}:PYTHONPATH={path}")] if path else []
+def _python_path(inject: Path | None) -> list[str]:
+    """Where Python finds what is injected, and our code if the tests run on another tree than the installed one."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(part for part in (str(inject or ""), inherited) if part)
+    options = [f"{service}:PYTHONPATH={path}" for service in SERVICES] if path else []
+    if inherited:
+        options.append(f"simulator:PYTHONPATH={inherited}")
+    return [part for option in options for part in ("--env", option)]
 
 
 def behind(dsn: str, port: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.faults.conftest import Start
-from tests.faults.load import EVERYDAY, Load
+from tests.faults.load import Load
 from tests.faults.system import until_confirmed
 
 from switchboard.crash import CRASH_POINTS
@@ -39,17 +39,17 @@ async def test_a_process_that_dies_there_loses_nothing_and_repeats_nothing(
 ) -> None:
     options = [part for service, point in crashes.items() for part in ("--crash", f"{service}={point}:{_PASSED}")]
     # A slow lane, so that attempts wait in it and the drainer has something to claim.
-    rate = 20 if "drainer.after_claim" in crashes.values() else 1000
+    rate = 15 if "drainer.after_claim" in crashes.values() else 1000
 
     async with start(*options) as system:
         await system.raise_rates(rate)
         before = {service: system.pids[service] for service in crashes}
-        async with Load(system.installed.running, per_second=40, kinds=EVERYDAY) as load:
-            await until_confirmed(load.sent, 60)
+        async with Load(system.installed.running, per_second=25) as load:
+            await until_confirmed(load.sent, 40)
             for service, pid in before.items():
                 await system.restarted(service, pid)
-            await until_confirmed(load.sent, 60)
+            await until_confirmed(load.sent, 40)
         await system.rest()
 
-        await system.judge(load.sent, at_least=120)
+        await system.judge(load.sent, at_least=80)
         assert not load.unconfirmed

@@ -71,6 +71,7 @@ class EmbeddedKafka(EmbeddedServer):
         heap_mb: int = 256,
         flags: Sequence[str] = QUICK_FLAGS,
         settings: Mapping[str, str] | None = None,
+        advertised_port: int = 0,
         progress: Progress | None = None,
         ready_seconds: float = 60.0,
     ) -> None:
@@ -78,13 +79,14 @@ class EmbeddedKafka(EmbeddedServer):
 
         `folder` holds data and log, `software` the jars, which the first start on a machine fetches and tells
         `progress` about. Port 0 chooses a free one. `flags` go to Java, `settings` before ours
-        (server.properties names).
+        (server.properties names). `advertised_port` is where clients are told to come in, if a proxy is before it.
         """
         super().__init__(folder, port=port, ready_seconds=ready_seconds)
         self._software = software.expanduser().absolute()
         self._heap_mb = heap_mb
         self._flags = tuple(flags)
         self._settings = {**SETTINGS, **(settings or {})}
+        self._advertised_port = advertised_port
         self._progress = progress
         self._jars: list[Path] = []
 
@@ -176,7 +178,7 @@ class EmbeddedKafka(EmbeddedServer):
         settings = {
             **self._settings,
             "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{self._advertised_port or port}",
             "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller}",
             # Relative, for a comma ends a path here and the file is not read as UTF-8.
             "log.dirs": data.name,

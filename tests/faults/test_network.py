@@ -1,0 +1,42 @@
+"""Links that are cut, slow, half-open or lose answers, one after the other, under load."""
+
+import asyncio
+from typing import Final
+
+import pytest
+from tests.faults.apart import BOT_API, BROKER, DATABASE, SMSC, WEBHOOK
+from tests.faults.baseline import assert_back, footprints
+from tests.faults.conftest import StartApart
+from tests.faults.load import EVERYDAY, Kind, Load
+from tests.faults.proxy import Mode
+from tests.faults.system import until_confirmed
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+FAULT_SECONDS: Final = 12
+#: What a provider answers may be lost: then its message is unknown, which the ledger wants recorded.
+ANY_END: Final = tuple(Kind(to=kind.to, weight=kind.weight, marks=kind.marks) for kind in EVERYDAY)
+
+
+@pytest.mark.parametrize("link", [BROKER, DATABASE, SMSC, BOT_API, WEBHOOK])
+async def test_a_bad_link_loses_nothing_and_repeats_nothing(start_apart: StartApart, link: str) -> None:
+    async with start_apart() as apart:
+        proxy = apart.links[link]
+        system = apart.system
+        async with Load(system.installed.running, per_second=20, kinds=ANY_END, confirm_seconds=240) as load:
+            await until_confirmed(load.sent, 80)
+            before, pids = await footprints(system), system.pids
+            for mode in (Mode.CUT, Mode.SLOW, Mode.FROZEN, Mode.ANSWERS_LOST):
+                print(f"{link}: {mode}", flush=True)
+                proxy.behave(mode, delay_seconds=0.4)
+                await asyncio.sleep(FAULT_SECONDS)
+                proxy.behave(Mode.OPEN)
+                # A link that was dead stays dead to those who had it open.
+                proxy.cut_once()
+                await until_confirmed(load.sent, 20, seconds=120)
+        await system.rest(seconds=150, idle_seconds=6)
+
+        await system.judge(load.sent, at_least=200)
+        assert not load.unconfirmed
+        if system.pids == pids:
+            await assert_back(system, before)
