@@ -29,6 +29,7 @@ from switchboard.topics import DISPATCH, BrokenRecord, UnknownRecord
 from switchboard_channel_adapter.admission import Admission
 from switchboard_channel_adapter.binds import Binds
 from switchboard_channel_adapter.claims import Claims
+from switchboard_channel_adapter.errands import Errands
 from switchboard_channel_adapter.inbound import Facts
 from switchboard_channel_adapter.lines import Line, RequestLine, SessionLine
 from switchboard_channel_adapter.receipts import Receipts
@@ -161,10 +162,23 @@ def _submitters(
             recorder=recorder,
             configuration=parts.configuration,
             pool=parts.pool,
+            errands=_errands(parts, adapter),
             retractor=_retractor(parts, adapter),
         )
         for channel, adapter in adapters.items()
     }
+
+
+def _errands(parts: Parts, adapter: Adapter) -> Errands:
+    return Errands(
+        adapter,
+        parts.side_http,
+        parts.configuration,
+        parts.pool,
+        parts.producer,
+        topic_prefix=parts.settings.topic_prefix,
+        hash_key=parts.hash_key,
+    )
 
 
 def _retractor(parts: Parts, adapter: Adapter) -> Retractor | None:

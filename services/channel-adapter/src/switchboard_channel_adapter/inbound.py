@@ -1,4 +1,4 @@
-"""Facts from providers become records: receipts, messages from people, and what is only kept (issue 3, item 6).
+"""Facts from providers become records: receipts, messages and events from people, opt-ins and opt-outs.
 
 Every fact is durable when `take` returns: published, or a row. A provider that repeats itself gets the same id again,
 so that the router tells nothing twice.
@@ -15,23 +15,23 @@ from msgspec.structs import replace
 
 from switchboard.bus import Outgoing, Producer
 from switchboard.channel.contract import (
+    ChannelEventFact,
+    EventFact,
     Fact,
     InboundFact,
     InboundPart,
-    OptInFact,
-    OptOutFact,
     ReceiptFact,
-    UnsupportedFact,
 )
 from switchboard.channel.manifest import AccountOwner, Manifest
-from switchboard.configuration import Configuration
+from switchboard.configuration import App, Configuration
 from switchboard.content import ChoiceResponseMessage, ContactMessage, ReplyTo
 from switchboard.identity import ChannelIdentity, keyed_hash
 from switchboard.ids import AccountKey, AppId, MessageId, derive_at, time_of
-from switchboard.records import MessageReceived
+from switchboard.records import ChannelEvent, MessageReceived
 from switchboard.store.pool import Connection, Pool
 from switchboard.topics import INBOUND
 from switchboard_channel_adapter import metrics
+from switchboard_channel_adapter.others import Other, OtherRecord, name_of, record_of
 from switchboard_channel_adapter.receipts import Heard, Receipts
 
 log = structlog.get_logger(__name__)
@@ -100,7 +100,7 @@ class Facts:
             metrics.facts.labels(self._manifest.channel, type(fact).__name__).inc()
         receipts = [fact for fact in facts if isinstance(fact, ReceiptFact)]
         messages = [fact for fact in facts if isinstance(fact, InboundFact)]
-        others = [fact for fact in facts if isinstance(fact, OptOutFact | OptInFact | UnsupportedFact)]
+        others = [fact for fact in facts if not isinstance(fact, ReceiptFact | InboundFact)]
         # Side by side, so that what one delivery of the provider held is one batch in the database.
         await asyncio.gather(
             *(self._receipts.take(Heard(self._manifest.channel, account, receipt)) for receipt in receipts)
@@ -108,7 +108,7 @@ class Facts:
         if messages:
             await self._take_messages(account, messages, app_id)
         if others:
-            await self._keep(account, others)
+            await self._take_others(account, others, app_id)
 
     async def collect(self, account: AccountKey, part: InboundPart) -> Sequence[InboundPart]:
         """Store a part of a long message. Returns all parts of its group if they are all there."""
@@ -126,7 +126,7 @@ class Facts:
             return
         async with self._pool.acquire() as connection:
             now: datetime = await connection.fetchval("SELECT switchboard.now()")
-            ids = await _ids(connection, account, [fact for fact, _ in owned], now)
+            ids = await _ids(connection, account, [fact.provider_id for fact, _ in owned], now)
             facts = await _completed(connection, account, [fact for fact, _ in owned])
         records = []
         for fact, (_, owner) in zip(facts, owned, strict=True):
@@ -134,6 +134,38 @@ class Facts:
             if app is not None:
                 records.append(self._received(fact, app.id, app.project_id, ids[fact.provider_id]))
         await self._producer.publish([self._outgoing(record) for record in records])
+
+    async def _take_others(self, account: AccountKey, facts: Sequence[Other], app_id: AppId | None) -> None:
+        """Publish what is not a message. What no app is named by is kept raw: an account may have many apps."""
+        owned: list[tuple[Other, App]] = []
+        nobodys: list[Other] = []
+        for fact in facts:
+            app = await self._app_of(account, fact, app_id)
+            if app is None:
+                nobodys.append(fact)
+            else:
+                owned.append((fact, app))
+        if nobodys:
+            await self._keep(account, nobodys)
+        if not owned:
+            return
+        async with self._pool.acquire() as connection:
+            now: datetime = await connection.fetchval("SELECT switchboard.now()")
+            names = [name_of(fact) for fact, _ in owned]
+            ids = await _ids(connection, account, names, now)
+            about = [fact.about for fact, _ in owned if isinstance(fact, EventFact) and fact.about]
+            told = await _answered(connection, account, about)
+        records = []
+        for fact, app in owned:
+            identity = self._identity("" if isinstance(fact, ChannelEventFact) else fact.identity, app.id)
+            records.append(record_of(fact, ids[name_of(fact)], app, identity, told))
+        await self._producer.publish([self._outgoing_other(record) for record in records])
+
+    async def _app_of(self, account: AccountKey, fact: Other, app_id: AppId | None) -> App | None:
+        if self._manifest.owner is AccountOwner.OPERATOR:
+            number = "" if isinstance(fact, ChannelEventFact) else fact.sender_id
+            app_id = await self._configuration.app_of_number(account, number) if number else None
+        return None if app_id is None else await self._configuration.app(app_id)
 
     async def _owner(self, account: AccountKey, fact: InboundFact, app_id: AppId | None) -> AppId | None:
         """The app a message is for. None, counted and logged without the number, if the number is nobody's."""
@@ -164,16 +196,24 @@ class Facts:
         key = keyed_hash(self._hash_key, record.app_id, record.identity.channel, record.identity.identity)
         return Outgoing(self._topic, key, INBOUND.encode(record), INBOUND.headers(record))
 
-    async def _keep(self, account: AccountKey, facts: Sequence[OptOutFact | OptInFact | UnsupportedFact]) -> None:
+    def _identity(self, identity: str, app_id: AppId) -> ChannelIdentity:
+        return ChannelIdentity(self._manifest.channel, identity, app_id if self._manifest.app_scoped else "")
+
+    def _outgoing_other(self, record: OtherRecord) -> Outgoing:
+        person = "" if isinstance(record, ChannelEvent) else record.identity.identity
+        key = keyed_hash(self._hash_key, record.app_id, self._manifest.channel, person)
+        return Outgoing(self._topic, key, INBOUND.encode(record), INBOUND.headers(record))
+
+    async def _keep(self, account: AccountKey, facts: Sequence[Other]) -> None:
         rows = [(account, fact.provider_id, type(fact).__name__, msgspec.json.encode(fact)) for fact in facts]
         await self._pool.execute(_KEEP, *([*column] for column in zip(*rows, strict=True)))
 
 
 async def _ids(
-    connection: Connection, account: AccountKey, facts: Sequence[InboundFact], now: datetime
+    connection: Connection, account: AccountKey, names: Sequence[str], now: datetime
 ) -> dict[str, MessageId]:
-    """The id of each message: the one it had when it was first heard, else one derived from what it is."""
-    fresh = {fact.provider_id: derive_at(now, "inbound", account, fact.provider_id) for fact in facts}
+    """The id of each message or fact: the one it had when it was first heard, else one derived from what it is."""
+    fresh = {name: derive_at(now, "inbound", account, name) for name in names}
     rows = await connection.fetch(_SEEN, [account] * len(fresh), list(fresh), list(fresh.values()), now)
     return {row["provider_id"]: MessageId(row["message_id"]) for row in rows}
 
@@ -182,16 +222,20 @@ async def _completed(connection: Connection, account: AccountKey, facts: Sequenc
     """The facts with what only our own rows know: which message was answered, and long postbacks."""
     answers = [fact.answers for fact in facts if fact.answers]
     keys = [fact.postback_key for fact in facts if fact.postback_key]
-    answered = (
-        {r["provider_id"]: r["message_id"] for r in await connection.fetch(_ANSWERED, account, answers)}
-        if answers
-        else {}
-    )
+    answered = await _answered(connection, account, answers)
     postbacks = {r["key"]: r["postback"] for r in await connection.fetch(_POSTBACKS, account, keys)} if keys else {}
     return [
         replace(fact, message=_complete(fact.message, answered.get(fact.answers, ""), postbacks.get(fact.postback_key)))
         for fact in facts
     ]
+
+
+async def _answered(connection: Connection, account: AccountKey, provider_ids: Sequence[str]) -> dict[str, str]:
+    """Our ids of the messages that have these ids at the provider."""
+    if not provider_ids:
+        return {}
+    rows = await connection.fetch(_ANSWERED, account, list(provider_ids))
+    return {row["provider_id"]: row["message_id"] for row in rows}
 
 
 def _complete(message: ContactMessage, answered: str, postback: str | None) -> ContactMessage:

@@ -22,12 +22,13 @@ from switchboard.crash import crash_point
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AccountKey, MessageId, attempt_id, is_ulid
 from switchboard.reason import Reason, ReasonCode
-from switchboard.records import DispatchMessage, RetractMessage
+from switchboard.records import AskCapability, DispatchEvent, DispatchMessage, RetractMessage
 from switchboard.store.pool import Pool
 from switchboard.topics import DISPATCH
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.admission import Admission
 from switchboard_channel_adapter.claims import Claim, Claims
+from switchboard_channel_adapter.errands import Errands
 from switchboard_channel_adapter.lines import Line, Way
 from switchboard_channel_adapter.recorder import Ended, Recorder
 from switchboard_channel_adapter.retract import Retractor
@@ -58,6 +59,7 @@ class Submitter:
         recorder: Recorder,
         configuration: Configuration,
         pool: Pool,
+        errands: Errands,
         retractor: Retractor | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +70,7 @@ class Submitter:
         self._recorder = recorder
         self._configuration = configuration
         self._pool = pool
+        self._errands = errands
         self._retractor = retractor
         self._monotonic = monotonic
         self._under_way: set[asyncio.Task[None]] = set()
@@ -117,6 +120,9 @@ class Submitter:
             if isinstance(order, RetractMessage):
                 slots.finish(record, hold_key=True)
                 await self._retract(order, record, slots)
+                return
+            if not isinstance(order, DispatchMessage):
+                await self._run(order, record, slots)
                 return
             account = await self._configuration.account(order.account, order.app_id)
             started = await self._start(order, account)
@@ -194,6 +200,22 @@ class Submitter:
     def _leave(self, order: DispatchMessage) -> None:
         metrics.under_way.labels(self._manifest.channel).dec()
         self._admission.leave(order.account)
+
+    async def _run(self, order: DispatchEvent | AskCapability, record: Record, slots: Slots) -> None:
+        """An errand. An event is finished once it is claimed: its row counts from then on. A question when answered."""
+        if isinstance(order, AskCapability):
+            await self._errands.ask(order)
+            slots.finish(record)
+            return
+        is_ours = await self._errands.claim(order)
+        slots.finish(record, hold_key=True)
+        try:
+            if is_ours:
+                await self._errands.send(order)
+        except Exception as error:  # noqa: BLE001  # the router gives the event up when its time has passed
+            log.warning("how an event went is not told", channel=self._manifest.channel, error=type(error).__name__)
+        finally:
+            slots.release(record)
 
     async def _retract(self, order: RetractMessage, record: Record, slots: Slots) -> None:
         """Best effort: the record is finished, for the message's fate does not hang on it."""

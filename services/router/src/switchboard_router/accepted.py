@@ -1,31 +1,46 @@
 """`router.accepted`: a message was accepted, so plan its route and dispatch its first attempt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from switchboard.bus import Record
 from switchboard.configuration import App
 from switchboard.crash import crash_point
-from switchboard.identity import ChannelName
-from switchboard.ids import AccountKey
+from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted
 from switchboard.rules.progress import OnUnknown, Policy, start
+from switchboard.rules.recipient import contact_route
 from switchboard.rules.route import Route, plan_route
 from switchboard.store import messages as store
+from switchboard.store.contacts import Matched
+from switchboard.store.conversations import Joined
 from switchboard.store.messages import Envelope, Message
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import MESSAGES_ACCEPTED
+from switchboard_router.asked import carry_on
+from switchboard_router.barring import Barred, barred, recipient
 from switchboard_router.carrying_out import Decided, Output, carry_out, publish
 from switchboard_router.context import RouterContext
 from switchboard_router.pacing import lock, pacing_for
+from switchboard_router.people import (
+    Beginning,
+    Recipients,
+    join_recipients,
+    keep_for_replies,
+    recipients_of,
+    tell_beginnings,
+)
 from switchboard_router.reading import decode_all
 from switchboard_router.replay import replay
+from switchboard_router.retention import body_until
 
 #: The cause of everything that planning a message led to.
 CAUSE: Final = "accepted"
@@ -37,6 +52,15 @@ _too_old: Final = Counter("switchboard_accepted_too_old", "Accepted messages ref
 log = structlog.get_logger()
 
 
+class Tried(Struct, frozen=True):
+    """Whom a message goes to, and where it is tried in which order."""
+
+    #: None in dispatch mode, or if there is no such contact.
+    contact: Matched | None
+    identities: tuple[ChannelIdentity, ...]
+    order: tuple[ChannelName, ...]
+
+
 class OnAccepted:
     """Plans batches of accepted messages."""
 
@@ -46,9 +70,14 @@ class OnAccepted:
     async def __call__(self, records: Sequence[Record]) -> None:
         """Plan the messages of these records: rows first, then what they lead to, published."""
         with decode_all(MESSAGES_ACCEPTED, records) as accepted:
-            outputs = await self._plan_all(accepted)
+            others = [record for record in accepted if not isinstance(record, MessageAccepted)]
+            messages = [record for record in accepted if isinstance(record, MessageAccepted)]
+            outputs = await self._plan_all(messages) if messages else []
             crash_point("router.after_commit")
+            await self._tell_beginnings(outputs)
             await publish(self._context, outputs)
+            if others:
+                await carry_on(self._context, others)
             crash_point("router.after_publish")
 
     async def _plan_all(self, accepted: Sequence[MessageAccepted]) -> list[Output]:
@@ -57,15 +86,44 @@ class OnAccepted:
             now = await store.database_now(connection)
             fresh = [record for record in accepted if not _is_too_old(record, now)]
             seen = await store.known(connection, [record.message_id for record in fresh])
-            new = [self._plan(record, apps[record.app_id], now) for record in fresh if record.message_id not in seen]
+            unseen = [record for record in fresh if record.message_id not in seen]
+            recipients = await recipients_of(connection, [one for one in unseen if apps[one.app_id] is not None])
+            tried = {one.message_id: self._tried(one, apps[one.app_id], recipients) for one in unseen}
+            bars = await barred(
+                self._context,
+                connection,
+                [recipient(one, apps[one.app_id], tried[one.message_id].identities) for one in unseen],
+            )
+            new = [
+                self._plan(one, apps[one.app_id], now, bars.get(one.message_id, {}), tried[one.message_id])
+                for one in unseen
+            ]
             steps = [(item.message.app_id, step) for item in new for step in item.message.route.steps]
             pacing = await pacing_for(self._context, steps)
             lanes = await lock(connection, pacing)
+            joined = await join_recipients(connection, unseen, recipients)
+            new = [_in_conversation(item, joined.get(item.message.id)) for item in new]
+            await keep_for_replies(connection, unseen, apps)
             outputs = await carry_out(self._context, connection, pacing, lanes, new, now, new=True)
             return outputs + await replay(connection, [(message_id, CAUSE) for message_id in seen])
 
-    def _plan(self, record: MessageAccepted, app: App | None, now: datetime) -> Decided:
-        route = self._route(record, app)
+    async def _tell_beginnings(self, outputs: Sequence[Output]) -> None:
+        told = await tell_beginnings(self._context, [begun for output in outputs for begun in _begun(output.message)])
+        if told:
+            await self._context.producer.publish(told)
+
+    def _tried(self, record: MessageAccepted, app: App | None, recipients: Recipients) -> Tried:
+        matched = recipients.found.get(record.message_id)
+        if app is None or record.contact_id is None or matched is None or matched.contact is None:
+            return Tried(matched, record.identities, record.channel_priority_order)
+        active_channel = recipients.active_channels.get((app.id, matched.contact_id), "")
+        usable = [channel for channel in app.credentials if channel in self._context.manifests]
+        return Tried(
+            matched, *contact_route(matched.contact, app.id, record.channel_priority_order, active_channel, usable)
+        )
+
+    def _plan(self, record: MessageAccepted, app: App | None, now: datetime, bars: Barred, tried: Tried) -> Decided:
+        route = self._route(record, app, bars, tried)
         decision = start(route, record.accepted_at, record.ttl_seconds, now)
         message = Message(
             id=record.message_id,
@@ -74,41 +132,54 @@ class OnAccepted:
             mode=record.mode,
             accepted_at=record.accepted_at,
             high_priority=record.high_priority,
-            envelope=_envelope(record, app),
+            envelope=_envelope(record, app, tried),
             route=route,
             progress=decision.progress,
             body=_encode(record.message),
-            body_until=None if app is None else body_until(app, record.accepted_at),
+            body_until=None if app is None else body_until(app, record.mode, record.accepted_at),
+            contact_id=record.contact_id if tried.contact is None else tried.contact.contact_id,
         )
         return Decided(message, decision, Kind.PLANNED, CAUSE, Entry(traceparent=record.traceparent))
 
-    def _route(self, record: MessageAccepted, app: App | None) -> Route:
+    def _route(self, record: MessageAccepted, app: App | None, bars: Barred, tried: Tried) -> Route:
         if app is None or app.project_id != record.project_id:
             return Route((), empty_because=Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more."))
+        if record.contact_id is not None and tried.contact is None:
+            return Route((), empty_because=Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact."))
         return plan_route(
-            record.identities,
-            record.channel_priority_order,
-            self._accounts(app),
+            tried.identities,
+            tried.order,
+            self._context.configuration.account_keys(app),
             self._context.manifests,
             app.fallback_wait_seconds,
             record.channel_steps,
+            bars,
         )
 
-    def _accounts(self, app: App) -> Mapping[ChannelName, AccountKey | None]:
-        """What each of the app's channels sends through. None: the credentials name no account there is."""
-        return {
-            credential.channel: self._context.configuration.account_key(app, credential.channel)
-            for credential in app.channel_credentials
-        }
+
+def _in_conversation(item: Decided, joined: Joined | None) -> Decided:
+    if joined is None:
+        return item
+    envelope = replace(item.message.envelope, starts_conversation=joined.is_new)
+    return replace(item, message=replace(item.message, envelope=envelope, conversation_id=joined.conversation.id))
 
 
-def body_until(app: App, accepted_at: datetime) -> datetime | None:
-    """Until when a message's content is kept. None: only until the message is final (retention 0)."""
-    days = app.dispatch_retention_policy.ttl_days
-    return accepted_at + timedelta(days=days) if days else None
+def _begun(message: Message) -> Iterator[Beginning]:
+    envelope = message.envelope
+    if envelope.makes_contact or envelope.starts_conversation:
+        yield Beginning(
+            cause=message.id,
+            project_id=message.project_id,
+            app_id=message.app_id,
+            at=message.accepted_at,
+            identities=envelope.identities,
+            contact_id=message.contact_id,
+            makes_contact=envelope.makes_contact,
+            starts_conversation=envelope.starts_conversation,
+        )
 
 
-def _envelope(record: MessageAccepted, app: App | None) -> Envelope:
+def _envelope(record: MessageAccepted, app: App | None, tried: Tried) -> Envelope:
     return Envelope(
         identities=record.identities,
         metadata=record.metadata,
@@ -116,6 +187,9 @@ def _envelope(record: MessageAccepted, app: App | None) -> Envelope:
         callback_url=record.callback_url,
         channel_properties=record.channel_properties,
         policy=_policy(record, app),
+        content_type=record.content_type,
+        is_confirmation=record.is_confirmation,
+        makes_contact=tried.contact is not None and tried.contact.is_new,
     )
 
 

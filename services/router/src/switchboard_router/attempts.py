@@ -9,13 +9,16 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from switchboard.bus import Record
+from switchboard.bus import Outgoing, Record
 from switchboard.channel.contract import ReceiptFact
 from switchboard.crash import crash_point
 from switchboard.ids import MessageId
 from switchboard.records import (
     AttemptFinished,
     AttemptsRecord,
+    EventFinished,
+    EventOverdue,
+    EventsRecord,
     ReceiptReceived,
     StepAbandoned,
     TimerFired,
@@ -38,9 +41,11 @@ from switchboard.store.messages import Message, StoredAttempt
 from switchboard.store.pool import Connection
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import ATTEMPTS
+from switchboard_router import events, unsubscribed
 from switchboard_router.carrying_out import Decided, Output, carry_out, publish
 from switchboard_router.context import RouterContext
 from switchboard_router.pacing import Pacing, lock, pacing_for
+from switchboard_router.people import note_taken
 from switchboard_router.reading import decode_all
 from switchboard_router.replay import replay
 
@@ -59,16 +64,27 @@ class OnAttempts:
     async def __call__(self, records: Sequence[Record]) -> None:
         """Decide what follows these records: rows first, then what they lead to, published."""
         with decode_all(ATTEMPTS, records) as facts:
-            outputs = await self._decide_all(facts)
+            of_events = [fact for fact in facts if isinstance(fact, EventFinished | EventOverdue)]
+            of_messages = [fact for fact in facts if not isinstance(fact, EventFinished | EventOverdue)]
+            outputs, learned = await self._decide_all(of_messages) if of_messages else ([], [])
+            learned += await self._end_events(of_events) if of_events else []
             crash_point("router.after_commit")
             await publish(self._context, outputs)
+            if learned:
+                await self._context.producer.publish(learned)
             crash_point("router.after_publish")
 
-    async def _decide_all(self, facts: Sequence[AttemptsRecord]) -> list[Output]:
+    async def _end_events(self, facts: Sequence[EventsRecord]) -> list[Outgoing]:
+        async with self._context.connection() as connection, connection.transaction():
+            return await events.finish(self._context, connection, facts)
+
+    async def _decide_all(self, facts: Sequence[AttemptsRecord]) -> tuple[list[Output], list[Outgoing]]:
         by_message = {fact.message_id: fact for fact in facts}
         async with self._context.connection() as connection, connection.transaction():
-            pacing = await self._pacing(connection, by_message)
+            glimpsed = await store.read(connection, by_message)
+            pacing = await self._pacing(glimpsed)
             lanes = await lock(connection, pacing)
+            await note_taken(connection, facts, glimpsed)
             now = await store.database_now(connection)
             locked = await store.lock(connection, by_message)
             _orphans.inc(len(by_message) - len(locked))
@@ -81,13 +97,14 @@ class OnAttempts:
                 if message_id not in seen:
                     attempt = attempts.get((message_id, message.progress.step, message.progress.submission))
                     decided.append(await self._decide(connection, message, fact, attempt, now))
+            decided = await unsubscribed.leave_out(self._context, connection, decided, now)
             decided = await self._with_contents(connection, decided)
             outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
-            return outputs + await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
+            outputs += await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
+            return outputs, await unsubscribed.learn(self._context, facts, locked)
 
-    async def _pacing(self, connection: Connection, by_message: Mapping[MessageId, AttemptsRecord]) -> Pacing:
+    async def _pacing(self, glimpsed: Mapping[MessageId, Message]) -> Pacing:
         """The lanes the messages may leave or enter. A message that moves on meanwhile moves on by one step."""
-        glimpsed = await store.read(connection, by_message)
         steps = [
             (message.app_id, step)
             for message in glimpsed.values()

@@ -23,6 +23,7 @@ from switchboard.store.pool import Connection
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_remarkable, is_sampled
 from switchboard.timeline import Entry, Happening, Kind
+from switchboard_router.asking import remember_choices
 from switchboard_router.context import RouterContext
 from switchboard_router.pacing import Pacing, units_of
 
@@ -87,6 +88,8 @@ async def carry_out(
         connection, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch]
     )
     await lanes.save(connection)
+    dispatches = ((item.message, item.decision.effects.dispatch) for item in decided)
+    await remember_choices(context, connection, [(message, one[0]) for message, one in dispatches if one is not None])
     republished = [
         (*_key(item, item.decision.effects.redispatch), item.decision.progress.claim_due_at)
         for item in decided

@@ -1,12 +1,10 @@
-"""Builds the router: three consumers over one set of rules, and the work that waits in the database."""
+"""Builds the router: one consumer a topic over one set of rules, and the work that waits in the database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
-
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 import switchboard_channels
 from switchboard.assembly import bus_settings, configured, consuming, key_ring, producing, record_key, running
@@ -16,12 +14,15 @@ from switchboard.channel.registry import manifests, renderers
 from switchboard.lanes.drainer import Drainer
 from switchboard.runtime import Runtime
 from switchboard.settings import CommonSettings
+from switchboard.store.expiry import ConversationSweep, ReplyContextSweep
+from switchboard.store.inbound_sweeps import EventSweep, MemorySweep
 from switchboard.store.messages import database_now
 from switchboard.store.sweeps import BodySweep, DaySweep, DueSweep, Sweeper
 from switchboard.telemetry.export import TraceExport
-from switchboard.topics import ATTEMPTS, INBOUND, MESSAGES_ACCEPTED, Topic
+from switchboard.topics import ATTEMPTS, CHANGES, INBOUND, MESSAGES_ACCEPTED, Topic
 from switchboard_router.accepted import OnAccepted
 from switchboard_router.attempts import OnAttempts
+from switchboard_router.changes import OnChanges
 from switchboard_router.context import RouterContext
 from switchboard_router.dead_letters import OnDeadLetter
 from switchboard_router.granting import Granting
@@ -46,6 +47,7 @@ async def compose(runtime: Runtime[RouterSettings]) -> AsyncIterator[None]:
             renderers=renderers(switchboard_channels),
             default_lane_rate=settings.default_lane_rate,
             trace_ratio=settings.trace_sample_ratio if settings.otlp_endpoint else None,
+            capability_kept=timedelta(hours=settings.capability_hours),
         )
         async with consuming(runtime, consumers(context, runtime)), waiting_work(context, runtime):
             yield
@@ -65,10 +67,21 @@ async def waiting_work(context: RouterContext, runtime: Runtime[RouterSettings])
         partial(_now, context),
     )
     sweeper = Sweeper(
-        [DueSweep(runtime.pool, granting.tell), BodySweep(runtime.pool, settlement.settled), DaySweep(runtime.pool)]
+        [
+            DueSweep(runtime.pool, granting.tell),
+            BodySweep(runtime.pool, settlement.settled),
+            DaySweep(runtime.pool),
+            EventSweep(runtime.pool, granting.tell_events, settlement.settled),
+            MemorySweep(runtime.pool),
+            ConversationSweep(runtime.pool),
+            ReplyContextSweep(runtime.pool),
+        ]
     )
     loops: dict[str, Callable[[], Awaitable[None]]] = {"drainer": drainer.run, "sweeps": sweeper.run}
     if settings.otlp_endpoint:
+        # Imported where it is used: it costs each start a third of a second.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
         loops["traces"] = TraceExport(runtime.pool, OTLPSpanExporter(endpoint=settings.otlp_endpoint)).run
     async with running(runtime, **loops):
         yield
@@ -81,6 +94,7 @@ READS: Final[tuple[tuple[Topic[Any], str], ...]] = (
     (MESSAGES_ACCEPTED, "router.accepted"),
     (ATTEMPTS, "router.attempts"),
     (INBOUND, "router.inbound"),
+    (CHANGES, "router.changes"),
 )
 
 
@@ -96,7 +110,9 @@ def group_of(group: str, settings: CommonSettings) -> str:
 def consumers(context: RouterContext, runtime: Runtime[RouterSettings]) -> Sequence[Consumer]:
     """One consumer for each topic the router reads."""
     settings = runtime.settings
-    handlers: tuple[BatchHandler, ...] = (OnAccepted(context), OnAttempts(context), OnInbound(context))
+    handlers: tuple[BatchHandler, ...] = (
+        OnAccepted(context), OnAttempts(context), OnInbound(context), OnChanges(context),
+    )  # fmt: skip
     return [
         Consumer(
             bus_settings(settings, runtime.service),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from types import ModuleType
 
 from msgspec import Struct
@@ -28,6 +29,13 @@ class RouterContext(Struct, frozen=True):
     default_lane_rate: float
     #: Share of messages traced in any case. None: traces go nowhere.
     trace_ratio: float | None = None
+    #: How long what a channel said about somebody's capability keeps it out of routes.
+    capability_kept: timedelta = timedelta(hours=24)
+
+    @property
+    def channels_that_tell(self) -> frozenset[ChannelName]:
+        """The channels that can say whether they reach somebody."""
+        return frozenset(manifest.channel for manifest in self.manifests.values() if manifest.tells_capability)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

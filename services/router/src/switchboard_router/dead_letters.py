@@ -12,6 +12,7 @@ from switchboard.rules.route import Route
 from switchboard.store import messages as store
 from switchboard.store.messages import Envelope, Message
 from switchboard.timeline import Kind
+from switchboard_router import events
 from switchboard_router.carrying_out import Decided, Output, carry_out, publish
 from switchboard_router.context import RouterContext
 from switchboard_router.pacing import lock, pacing_for
@@ -31,6 +32,16 @@ class OnDeadLetter:
         log.error("dead letter", topic=record.topic, offset=record.offset, message_id=message_id, error=cause.error)
         if message_id:
             await publish(self._context, await self._end(message_id, record))
+        elif event_id := MessageId(record.headers.get("event_id", b"").decode()):
+            await self._end_event(event_id, record)
+
+    async def _end_event(self, event_id: MessageId, record: Record) -> None:
+        project_id, app_id = (record.headers.get(name, b"").decode() for name in ("project_id", "app_id"))
+        async with self._context.connection() as connection, connection.transaction():
+            now = await store.database_now(connection)
+            told = await events.fail_unplanned(self._context, connection, event_id, project_id, app_id, now)
+        if told:
+            await self._context.producer.publish(told)
 
     async def _end(self, message_id: MessageId, record: Record) -> list[Output]:
         context = self._context

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from switchboard.bus import Outgoing
 from switchboard.lanes.round import Granted
-from switchboard.records import StepAbandoned, TimerFired
+from switchboard.records import EventOverdue, StepAbandoned, TimerFired
 from switchboard.store import messages as store
 from switchboard.topics import ATTEMPTS
 from switchboard_router.context import RouterContext
@@ -29,6 +29,17 @@ class Granting:
                 orders += [order] if order is not None else []
         if orders:
             await self._context.producer.publish(orders)
+
+    async def tell_events(self, records: Sequence[EventOverdue]) -> None:
+        """Publish that events are overdue. Returns once acknowledged."""
+        await self._context.producer.publish(
+            [
+                Outgoing(
+                    self._attempts_topic, record.event_id.encode(), ATTEMPTS.encode(record), ATTEMPTS.headers(record)
+                )
+                for record in records
+            ]
+        )
 
     async def tell(self, records: Sequence[StepAbandoned | TimerFired]) -> None:
         """Publish facts that the router's own handlers will decide about. Returns once acknowledged."""

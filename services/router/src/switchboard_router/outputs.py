@@ -15,11 +15,19 @@ from switchboard.callbacks.endpoint import Endpoint, endpoints_of
 from switchboard.channel.manifest import Manifest
 from switchboard.configuration import Webhook
 from switchboard.identity import ChannelIdentity, ChannelName, keyed_hash
-from switchboard.ids import AppId, CallbackId, MessageId, ProjectId, derive
-from switchboard.records import DeliverCallback, DispatchMessage
+from switchboard.ids import AppId, CallbackId, ProjectId, derive
+from switchboard.records import (
+    AskCapability,
+    CapabilityAnswered,
+    DeliverCallback,
+    DispatchEvent,
+    DispatchMessage,
+    MessageAccepted,
+    OptOutReceived,
+)
 from switchboard.rules.progress import CallbackDue
 from switchboard.store.messages import Message
-from switchboard.topics import CALLBACKS, DISPATCH
+from switchboard.topics import CALLBACKS, DISPATCH, INBOUND, MESSAGES_ACCEPTED
 from switchboard.trigger import Trigger
 
 
@@ -29,7 +37,8 @@ class Publications:
     def __init__(self, topic_prefix: str, hash_key: bytes, manifests: Mapping[ChannelName, Manifest]) -> None:
         """`hash_key` is the installation's key for record keys; `manifests` are its channels."""
         self._prefix = topic_prefix
-        self._hash_key = hash_key
+        #: The installation's key for record keys and hashed captions.
+        self.hash_key = hash_key
         self._manifests = manifests
         self._callbacks_topic = CALLBACKS.name(topic_prefix)
 
@@ -52,21 +61,56 @@ class Publications:
             for endpoint in endpoints
         ]  # fmt: skip
 
-    def inbound_callback(
+    def callbacks(
         self,
-        message_id: MessageId,
+        trigger: Trigger,
+        stream: str,
         project_id: ProjectId,
         app_id: AppId,
         event_at: datetime,
         body: bytes,
         webhooks: Sequence[Webhook],
+        *,
+        sequence: int = 1,
+        callback_url: str = "",
+        causes: tuple[str | int, ...] = (),
+        near: str = "",
     ) -> list[Outgoing]:
-        """The MESSAGE_INBOUND callbacks of one message from a person."""
-        trigger = Trigger.MESSAGE_INBOUND
+        """The callbacks of one fact, one for each endpoint that asked. `stream` is a ULID: of what it is about.
+
+        `near` is the ULID of the fact itself, where what it is about may be much older.
+        """
         return [
-            self._callback(endpoint, message_id, project_id, app_id, trigger, 1, event_at, body, causes=())
-            for endpoint in endpoints_of(trigger, webhooks)
+            self._callback(endpoint, stream, project_id, app_id, trigger, sequence, event_at, body, causes, near)
+            for endpoint in endpoints_of(trigger, webhooks, callback_url)
         ]
+
+    def accepted(self, confirmation: MessageAccepted) -> Outgoing:
+        """A message that the service sends by itself."""
+        return Outgoing(
+            topic=MESSAGES_ACCEPTED.name(self._prefix),
+            key=keyed_hash(self.hash_key, confirmation.project_id, *_spelled(confirmation.identities[0])),
+            value=MESSAGES_ACCEPTED.encode(confirmation),
+            headers=MESSAGES_ACCEPTED.headers(confirmation),
+        )
+
+    def order(self, order: DispatchEvent | AskCapability) -> Outgoing:
+        """What a channel-adapter is to do besides submitting messages."""
+        return Outgoing(
+            topic=DISPATCH.name(self._prefix, order.identity.channel),
+            key=self._person(order.identity),
+            value=DISPATCH.encode(order),
+            headers=DISPATCH.headers(order),
+        )
+
+    def inbound(self, fact: OptOutReceived | CapabilityAnswered) -> Outgoing:
+        """What the router itself found out about a person, in order with what the person does."""
+        return Outgoing(
+            topic=INBOUND.name(self._prefix),
+            key=keyed_hash(self.hash_key, fact.app_id, *_spelled(fact.identity)),
+            value=INBOUND.encode(fact),
+            headers=INBOUND.headers(fact),
+        )
 
     def dispatch(self, message: Message, step: int, submission: int, send_before: datetime) -> Outgoing | None:
         """The order to submit one attempt. None if the content is purged: then there is nothing to send any more."""
@@ -95,12 +139,12 @@ class Publications:
         )
 
     def _person(self, identity: ChannelIdentity) -> bytes:
-        return keyed_hash(self._hash_key, identity.channel, identity.app_id, identity.identity)
+        return keyed_hash(self.hash_key, identity.channel, identity.app_id, identity.identity)
 
     def _callback(
         self,
         endpoint: Endpoint,
-        stream: MessageId,
+        stream: str,
         project_id: ProjectId,
         app_id: AppId,
         trigger: Trigger,
@@ -108,10 +152,11 @@ class Publications:
         event_at: datetime,
         body: bytes,
         causes: tuple[str | int, ...],
+        near: str = "",
     ) -> Outgoing:
         callback = DeliverCallback(
             callback_id=CallbackId(
-                derive(stream, "callback", trigger, *causes, endpoint.webhook_id or endpoint.target)
+                derive(near or stream, "callback", trigger, *causes, endpoint.webhook_id or endpoint.target)
             ),
             project_id=project_id,
             app_id=app_id,
@@ -126,7 +171,7 @@ class Publications:
         return Outgoing(
             topic=self._callbacks_topic,
             # Hashed: URLs that clients give may carry secrets.
-            key=keyed_hash(self._hash_key, endpoint.webhook_id or endpoint.target, stream),
+            key=keyed_hash(self.hash_key, endpoint.webhook_id or endpoint.target, stream),
             value=CALLBACKS.encode(callback),
             headers=CALLBACKS.headers(callback),
         )
@@ -148,6 +193,8 @@ class Publications:
                 mode=message.mode,
                 metadata=message.envelope.metadata,
                 correlation_id=message.envelope.correlation_id,
+                contact_id=message.contact_id or "",
+                conversation_id=message.conversation_id or "",
             )
         assert due.status is not None
         return bodies.delivery_report(
@@ -163,6 +210,8 @@ class Publications:
             metadata=message.envelope.metadata,
             channel_metadata=self._channel_metadata(message, due),
             correlation_id=message.envelope.correlation_id,
+            contact_id=message.contact_id or "",
+            conversation_id=message.conversation_id or "",
         )
 
     @staticmethod
@@ -184,3 +233,7 @@ class Publications:
         if parts and keys.parts_property in message.envelope.channel_properties:
             told[keys.parts_key] = str(parts)
         return {**told, **due.channel_metadata}
+
+
+def _spelled(identity: ChannelIdentity) -> tuple[str, str]:
+    return identity.channel, identity.identity

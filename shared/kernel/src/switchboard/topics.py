@@ -11,11 +11,13 @@ import msgspec
 
 from switchboard.identity import ChannelName
 from switchboard.records import (
+    AcceptedRecord,
     AttemptsRecord,
+    ChangesRecord,
     DeliverCallback,
     DispatchRecord,
-    MessageAccepted,
-    MessageReceived,
+    EventsRecord,
+    InboundRecord,
     RecordBase,
 )
 
@@ -81,7 +83,9 @@ class Topic(Generic[RecordT]):
         """The record's headers: its type and the ids of the topic's `header_fields`. Never anything personal."""
         headers = {"type": self._types[type(record)]}
         for name in self._header_fields:
-            headers[name] = getattr(record, name).encode()
+            # Not every type of a topic is about a message.
+            if (value := getattr(record, name, None)) is not None:
+                headers[name] = value.encode()
         return headers
 
     def decode(self, value: bytes, headers: Mapping[str, bytes]) -> RecordT:
@@ -101,13 +105,14 @@ class Topic(Generic[RecordT]):
 
 _encoder: Final = msgspec.json.Encoder()
 
-MESSAGES_ACCEPTED: Final[Topic[MessageAccepted]] = Topic(
+MESSAGES_ACCEPTED: Final[Topic[AcceptedRecord]] = Topic(
     "messages.accepted",
-    MessageAccepted,
+    AcceptedRecord,
     key="keyed hash of project and first identity as addressed: keeps one person's sends in order",
-    producers=("ingress",),
+    # The router answers keywords: a confirmation is a message like any other.
+    producers=("ingress", "router"),
     groups=("router.accepted",),
-    header_fields=("message_id", "app_id", "project_id"),
+    header_fields=("message_id", "event_id", "app_id", "project_id"),
 )
 DISPATCH: Final[Topic[DispatchRecord]] = Topic(
     "dispatch.{channel}",
@@ -117,21 +122,29 @@ DISPATCH: Final[Topic[DispatchRecord]] = Topic(
     groups=("channel-adapter.{channel}",),
     header_fields=("message_id",),
 )
-ATTEMPTS: Final[Topic[AttemptsRecord]] = Topic(
+ATTEMPTS: Final[Topic[AttemptsRecord | EventsRecord]] = Topic(
     "attempts",
-    AttemptsRecord,
-    key="message id: keeps everything that happens to one message in order",
+    AttemptsRecord | EventsRecord,
+    key="message or event id: keeps everything that happens to one message in order",
     producers=("channel-adapter", "router"),
     groups=("router.attempts",),
     header_fields=("message_id",),
 )
-INBOUND: Final[Topic[MessageReceived]] = Topic(
+INBOUND: Final[Topic[InboundRecord]] = Topic(
     "inbound",
-    MessageReceived,
+    InboundRecord,
     key="keyed hash of app, channel and identity: keeps what one person says to one app in order",
-    producers=("channel-adapter",),
+    # The router: opt-outs it learns from refusals, answers for channels that cannot tell their capability.
+    producers=("channel-adapter", "router"),
     groups=("router.inbound",),
     header_fields=("message_id",),
+)
+CHANGES: Final[Topic[ChangesRecord]] = Topic(
+    "changes",
+    ChangesRecord,
+    key="contact or conversation id: keeps the changes of one contact or conversation in order",
+    producers=("ingress",),
+    groups=("router.changes",),
 )
 CALLBACKS: Final[Topic[DeliverCallback]] = Topic(
     "callbacks",
@@ -142,7 +155,7 @@ CALLBACKS: Final[Topic[DeliverCallback]] = Topic(
     header_fields=("callback_id",),
 )
 
-TOPICS: Final[tuple[Topic[Any], ...]] = (MESSAGES_ACCEPTED, DISPATCH, ATTEMPTS, INBOUND, CALLBACKS)
+TOPICS: Final[tuple[Topic[Any], ...]] = (MESSAGES_ACCEPTED, DISPATCH, ATTEMPTS, INBOUND, CHANGES, CALLBACKS)
 
 
 def topic_names(prefix: str, channels: Iterable[ChannelName]) -> list[str]:

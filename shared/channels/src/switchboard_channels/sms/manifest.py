@@ -40,6 +40,8 @@ MANIFEST: Final = Manifest(
         "list_message": Support.TEXT,
         "contact_info_message": Support.TEXT,
     },
+    answers_by_text=True,
+    sender_property="SMS_SENDER",
     properties=frozenset({"SMS_SENDER", "SMS_FLASH_MESSAGE", "SMS_MAX_NUMBER_OF_MESSAGE_PARTS"}),
     report_metadata=ReportMetadata("sms_batch_id", "number_of_message_parts", "SMS_MAX_NUMBER_OF_MESSAGE_PARTS"),
     account_settings=SmscAccount,

@@ -7,10 +7,13 @@ import msgspec
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from switchboard.channel.contract import Account, Attempt, SendResult, WebhookAnswer, WebhookRequest
+from switchboard.channel.contract import Account, Attempt, Capability, SendResult, WebhookAnswer, WebhookRequest
 from switchboard.channel.errors import NotConfigured, Unsupported
 from switchboard.channel.outcome import Rejected
+from switchboard.content import AppEvent
 from switchboard.http.client import HttpClient
+from switchboard.identity import ChannelIdentity
+from switchboard_channels.telegram.chat import act, look_up
 from switchboard_channels.telegram.manifest import MANIFEST
 from switchboard_channels.telegram.render import Call, Rendered, render
 from switchboard_channels.telegram.send import BotAnswer, BotApi, send
@@ -79,6 +82,16 @@ class TelegramAdapter:
             raise NotConfigured(f"setWebhook was answered {answer.status} and no JSON") from None
         if not said.ok:
             raise NotConfigured(f"setWebhook was refused: {answer.status} {said.description[:200]}")
+
+    async def send_event(
+        self, event: AppEvent, identity: ChannelIdentity, account: Account, http: HttpClient
+    ) -> SendResult:
+        """Show that somebody is typing: for five seconds, or until the next message. Raises NotConfigured."""
+        return await act(self._bot(account, http), event, identity.identity)
+
+    async def capability(self, identity: ChannelIdentity, account: Account, http: HttpClient) -> Capability:
+        """Whether the bot knows the chat. Raises NotConfigured."""
+        return await look_up(self._bot(account, http), identity.identity)
 
     def _bot(self, account: Account, http: HttpClient) -> BotApi:
         token = account.credentials.get("token", "")

@@ -51,6 +51,8 @@ MANIFEST: Final = Manifest(
         "contact_info_message": Support.NATIVE,
         "template_message": Support.UNSUPPORTED,
     },
+    events=frozenset({"composing_event"}),
+    tells_capability=True,
     properties=frozenset({DISABLE_LINK_PREVIEW}),
     # About 30 messages a second for each bot [k].
     rate_per_second=30.0,

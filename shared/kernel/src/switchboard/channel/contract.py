@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from switchboard.channel.manifest import Manifest
 from switchboard.channel.outcome import Outcome
-from switchboard.content import AppMessage, ContactMessage
+from switchboard.content import AppEvent, AppMessage, ContactEvent, ContactMessage, ContactMessageEvent
 from switchboard.http.client import HttpClient
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AccountKey, AppId, AttemptId, MessageId
@@ -107,6 +107,8 @@ class OptOutFact(Struct, frozen=True, tag="opt_out"):
     provider_id: str
     identity: str
     event_at: datetime
+    #: The number or id of ours it is about. On OPERATOR channels it decides which app is told.
+    sender_id: str = ""
 
 
 class OptInFact(Struct, frozen=True, tag="opt_in"):
@@ -115,6 +117,8 @@ class OptInFact(Struct, frozen=True, tag="opt_in"):
     provider_id: str
     identity: str
     event_at: datetime
+    #: The number or id of ours it is about. On OPERATOR channels it decides which app is told.
+    sender_id: str = ""
 
 
 class UnsupportedFact(Struct, frozen=True, tag="unsupported"):
@@ -124,9 +128,36 @@ class UnsupportedFact(Struct, frozen=True, tag="unsupported"):
     payload: str
     event_at: datetime
     identity: str = ""
+    #: The number or id of ours it is about. On OPERATOR channels it decides which app is told.
+    sender_id: str = ""
 
 
-Fact = ReceiptFact | InboundFact | OptOutFact | OptInFact | UnsupportedFact
+class EventFact(Struct, frozen=True, tag="event"):
+    """A person did something besides writing: exactly one of the two events."""
+
+    provider_id: str
+    identity: str
+    event_at: datetime
+    contact_event: ContactEvent | None = None
+    contact_message_event: ContactMessageEvent | None = None
+    #: The number or id it was done to. On OPERATOR channels it decides which app is told.
+    sender_id: str = ""
+    #: The provider's id of the message a reaction is about; the host turns it into the message's id.
+    about: str = ""
+
+
+class ChannelEventFact(Struct, frozen=True, tag="channel_event"):
+    """Something happened to the account itself, e.g. its quality rating changed."""
+
+    provider_id: str
+    #: The provider's own name of it, in upper case.
+    event_type: str
+    event_at: datetime
+    #: A JSON object.
+    additional_data: dict[str, Any] = field(default_factory=dict)
+
+
+Fact = ReceiptFact | InboundFact | OptOutFact | OptInFact | UnsupportedFact | EventFact | ChannelEventFact
 
 
 class WebhookRequest(Struct, frozen=True):
@@ -192,6 +223,37 @@ class Retracts(Protocol):
         self, provider_ids: Sequence[str], identity: ChannelIdentity, account: Account, http: HttpClient
     ) -> tuple[Exchange, ...]:
         """Try to take it back, once. Never raises for what a provider does."""
+        ...
+
+
+@runtime_checkable
+class SendsEvents(Protocol):
+    """A request channel that carries app events (`manifest.events`)."""
+
+    async def send_event(
+        self, event: AppEvent, identity: ChannelIdentity, account: Account, http: HttpClient
+    ) -> SendResult:
+        """Submit once. Never raises for what a provider does: that is an outcome."""
+        ...
+
+
+class Capability(Struct, frozen=True):
+    """What a channel says about one identity."""
+
+    #: CAPABILITY_FULL, CAPABILITY_PARTIAL, NO_CAPABILITY; CAPABILITY_UNKNOWN: it could not tell now.
+    status: str
+    #: The channel's names of what it can do, with CAPABILITY_PARTIAL.
+    features: tuple[str, ...] = ()
+    #: Why it could not tell.
+    reason: Reason | None = None
+
+
+@runtime_checkable
+class TellsCapability(Protocol):
+    """A request channel that can say whether somebody can be reached (`manifest.tells_capability`)."""
+
+    async def capability(self, identity: ChannelIdentity, account: Account, http: HttpClient) -> Capability:
+        """Ask the provider once. Never raises for what it does. May be asked again."""
         ...
 
 

@@ -87,6 +87,14 @@ class Manifest(Struct, frozen=True, kw_only=True):
     send_timeout_seconds: float = 15.0
     #: Kinds of content by the name of their field (`text_message` …). A kind not named is UNSUPPORTED.
     content: dict[str, Support]
+    #: App events it carries, by the name of their field (`composing_event` …). Others fail with BAD_REQUEST.
+    events: frozenset[str] = frozenset()
+    #: It can say whether somebody can be reached (`TellsCapability`). Others answer CAPABILITY_UNKNOWN.
+    tells_capability: bool = False
+    #: It has no buttons: a choice is answered by typing its caption (conversation-api 7.5).
+    answers_by_text: bool = False
+    #: The property that names whom a message comes from, so that an answer comes from what was written to.
+    sender_property: str = ""
     #: Keys of `channel_properties` this channel reads.
     properties: frozenset[str] = frozenset()
     #: What one message costs in the provider's unit, counted by `render.units`, per second and account. None: no limit.

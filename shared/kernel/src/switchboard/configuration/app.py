@@ -11,6 +11,7 @@ from switchboard.configuration.credential import Credential
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, ProjectId
 from switchboard.records import ProcessingMode
+from switchboard.rules.consent import ConsentSettings
 from switchboard.rules.progress import OnUnknown
 
 #: Messages one app may have waiting (conversation-api 13).
@@ -92,6 +93,8 @@ class AppSettings(Struct, frozen=True, kw_only=True):
     rate_limits: RateLimits = RateLimits()
     persist_message_status: Enabled = Enabled()
     message_search: Enabled = Enabled()
+    #: Consent management, switched on by the operator; no part of the API's app object (conversation-api 14).
+    consent: ConsentSettings = ConsentSettings()
 
 
 class App(AppSettings, frozen=True, kw_only=True, dict=True):

@@ -14,9 +14,10 @@ from msgspec import Struct, field
 from switchboard.channel.outcome import Outcome
 from switchboard.content import AppMessage
 from switchboard.identity import ChannelIdentity
-from switchboard.ids import AccountKey, AppId, LaneId, MessageId, ProjectId
+from switchboard.ids import AccountKey, AppId, ContactId, ConversationId, LaneId, MessageId, ProjectId
 from switchboard.reason import Reason
 from switchboard.records import ProcessingMode
+from switchboard.rules.consent import ContentType
 from switchboard.rules.progress import AttemptView, Ledger, Phase, Policy, Progress
 from switchboard.rules.route import Route
 from switchboard.status import Status
@@ -32,6 +33,13 @@ class Envelope(Struct, frozen=True, omit_defaults=True):
     callback_url: str = ""
     channel_properties: dict[str, str] = field(default_factory=dict)
     policy: Policy = Policy()
+    #: What consent looks at before every attempt (conversation-api 11.5, 14).
+    content_type: ContentType = ContentType.CONTENT_UNKNOWN
+    #: It answers a keyword: consent does not stop it.
+    is_confirmation: bool = False
+    #: The message made its contact, its conversation: their callbacks are told again if its record is seen again.
+    makes_contact: bool = False
+    starts_conversation: bool = False
 
 
 class Message(Struct, frozen=True):
@@ -49,6 +57,9 @@ class Message(Struct, frozen=True):
     #: The content as JSON of an AppMessage. None once purged, or where the reader did not ask for it.
     body: bytes | None = None
     body_until: datetime | None = None
+    #: None in dispatch mode.
+    contact_id: ContactId | None = None
+    conversation_id: ConversationId | None = None
 
     @property
     def identity(self) -> ChannelIdentity | None:
@@ -98,7 +109,7 @@ _outcome: Final[msgspec.json.Decoder[Outcome]] = msgspec.json.Decoder(Outcome)
 
 _IDENTITY_COLUMNS: Final = (
     "id", "project_id", "app_id", "direction", "mode", "accepted_at", "channel", "identity",
-    "envelope", "body", "body_until", "route", "high_priority",
+    "envelope", "body", "body_until", "route", "high_priority", "contact_id", "conversation_id",
 )  # fmt: skip
 #: The mutable columns of a row, in the order `_progress_values` gives them, with their types for unnest.
 _PROGRESS_COLUMNS: Final = {
@@ -113,7 +124,7 @@ _UPDATE: Final = (
     f" FROM unnest($1::text[], {', '.join(f'${n}::{kind}[]' for n, kind in enumerate(_PROGRESS_COLUMNS.values(), 2))})"
     f" AS new (id, {', '.join(_PROGRESS_COLUMNS)}) WHERE m.id = new.id"
 )
-_FIXED: Final = "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until"
+_FIXED: Final = "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until, contact_id, conversation_id"
 _SELECT: Final = f"SELECT {_FIXED}, {', '.join(_PROGRESS_COLUMNS)} FROM switchboard.messages"
 
 
@@ -139,7 +150,8 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
                 message.id, message.project_id, message.app_id, "TO_CONTACT", message.mode, message.accepted_at,
                 identity.channel if identity else "", identity.identity if identity else "",
                 _encode(message.envelope), message.body, message.body_until, _encode(message.route),
-                message.high_priority, *_progress_values(message.progress),
+                message.high_priority, message.contact_id, message.conversation_id,
+                *_progress_values(message.progress),
             )
         )  # fmt: skip
     if records:
@@ -327,6 +339,8 @@ def _message(row: asyncpg.Record, body: bytes | None) -> Message:
         progress=progress,
         body=body,
         body_until=row["body_until"],
+        contact_id=row["contact_id"],
+        conversation_id=row["conversation_id"],
     )
 
 

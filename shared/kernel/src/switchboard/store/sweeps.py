@@ -168,6 +168,7 @@ _KEPT: Final = _Holder("messages", "NOT final OR body IS NOT NULL")
 _HOLDERS: Final[Mapping[str, _Holder]] = {
     "attempts": _OPEN,
     "provider_ids": _OPEN,
+    "events": _Holder("events", "state <> 'final' OR body IS NOT NULL"),
     "callback_events": _Holder("callback_events", "state = 'waiting' OR body IS NOT NULL"),
 }
 #: Dropped last: the others ask it.

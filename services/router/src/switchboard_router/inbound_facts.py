@@ -1,0 +1,106 @@
+"""What channels tell besides messages and events: opt-ins and opt-outs, the unmapped, news of an account."""
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+import msgspec
+from msgspec import Raw
+
+from switchboard.bus import Outgoing
+from switchboard.callbacks import bodies
+from switchboard.callbacks.bodies import ChannelEventNotification, UnsupportedCallback
+from switchboard.configuration import App
+from switchboard.ids import AppId
+from switchboard.records import ChannelEvent, OptInReceived, OptOutReceived, UnsupportedReceived
+from switchboard.rules.consent import ConsentList
+from switchboard.store import consents as store
+from switchboard.store.consents import Change, Origin
+from switchboard.store.pool import Connection
+from switchboard.trigger import Trigger
+from switchboard_router import consent
+from switchboard_router.context import RouterContext
+
+Fact = OptOutReceived | OptInReceived | UnsupportedReceived | ChannelEvent
+
+
+async def keep(
+    context: RouterContext, connection: Connection, facts: Sequence[Fact], apps: Mapping[AppId, App]
+) -> list[Outgoing]:
+    """Change consent as channels say, and tell the apps. All of it is the same when a fact is seen again."""
+    changes: list[Change] = []
+    outgoing: list[Outgoing] = []
+    for fact in facts:
+        app = apps[fact.app_id]
+        match fact:
+            case OptOutReceived():
+                changes += _change(fact, app, fact.opt_out_id, leaves=True)
+                outgoing += await consent.callbacks(
+                    context, app, fact.identity, False,
+                    near=fact.opt_out_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+                )  # fmt: skip
+            case OptInReceived():
+                changes += _change(fact, app, fact.opt_in_id, leaves=False)
+                outgoing += await consent.callbacks(
+                    context, app, fact.identity, True,
+                    near=fact.opt_in_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+                )  # fmt: skip
+            case UnsupportedReceived():
+                outgoing += await _unsupported(context, app, fact)
+            case ChannelEvent():
+                outgoing += await _channel_event(context, app, fact)
+            case _:
+                assert_never(fact)
+    await store.change(connection, changes)
+    return outgoing
+
+
+def _change(fact: OptOutReceived | OptInReceived, app: App, cause: str, *, leaves: bool) -> list[Change]:
+    """Who leaves or comes back on the channel itself does so for all messages. Nothing where consent is off."""
+    if not app.consent.is_on:
+        return []
+    return [
+        Change(
+            app_id=app.id,
+            project_id=app.project_id,
+            identity=fact.identity.identity,
+            list_type=ConsentList.OPT_OUT_ALL,
+            leaves=leaves,
+            origin=Origin.ORIGIN_MO,
+            cause=cause,
+            at=fact.accepted_at,
+        )
+    ]
+
+
+async def _unsupported(context: RouterContext, app: App, fact: UnsupportedReceived) -> list[Outgoing]:
+    payload = UnsupportedCallback(
+        channel=fact.identity.channel,
+        payload=fact.payload,
+        processing_mode=app.processing_mode,
+        id=fact.unsupported_id,
+        channel_identity=fact.identity,
+    )
+    body = bodies.body(
+        Trigger.UNSUPPORTED, payload,
+        app_id=app.id, project_id=app.project_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+    )  # fmt: skip
+    webhooks = await context.configuration.webhooks(app.id)
+    return context.publications.callbacks(
+        Trigger.UNSUPPORTED, fact.unsupported_id, app.project_id, app.id, fact.event_at, body, webhooks
+    )
+
+
+async def _channel_event(context: RouterContext, app: App, fact: ChannelEvent) -> list[Outgoing]:
+    event = bodies.ChannelEvent(
+        channel=fact.channel,
+        event_type=fact.event_type,
+        additional_data=Raw(msgspec.json.encode(fact.additional_data)),
+    )
+    body = bodies.body(
+        Trigger.CHANNEL_EVENT, ChannelEventNotification(channel_event=event),
+        app_id=app.id, project_id=app.project_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+    )  # fmt: skip
+    webhooks = await context.configuration.webhooks(app.id)
+    return context.publications.callbacks(
+        Trigger.CHANNEL_EVENT, fact.channel_event_id, app.project_id, app.id, fact.event_at, body, webhooks
+    )

@@ -1,0 +1,115 @@
+"""Consent at every attempt after the first, and opt-outs that channels' refusals tell (conversation-api 11.5, 14)."""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from switchboard.bus import Outgoing
+from switchboard.channel.outcome import PartlyAccepted, Rejected
+from switchboard.configuration import App
+from switchboard.ids import AppId, MessageId, derive
+from switchboard.reason import Reason, ReasonCode
+from switchboard.records import AttemptFinished, AttemptsRecord, OptOutReceived, ReceiptReceived
+from switchboard.rules.consent import ContentType
+from switchboard.rules.progress import AttemptView, Decision, on_abandoned
+from switchboard.rules.route import NOT_OPTED_IN
+from switchboard.store.messages import Message
+from switchboard.store.pool import Connection
+from switchboard_router import consent
+from switchboard_router.carrying_out import Decided
+from switchboard_router.context import RouterContext
+
+
+async def leave_out(
+    context: RouterContext, connection: Connection, decided: Sequence[Decided], now: datetime
+) -> list[Decided]:
+    """Take back attempts that would go to somebody who left: the next channel is tried, or the message fails.
+
+    Reads consent once, and only where an app that has it on is about to dispatch.
+    """
+    apps = await _apps(context, (item.message.app_id for item in decided if item.decision.effects.dispatch))
+    blocking = {app_id: app for app_id, app in apps.items() if app.consent.blocks}
+    if not blocking:
+        return list(decided)
+    blocked = await consent.blocked(
+        connection,
+        [
+            consent.Asked(blocking[item.message.app_id], step.identity, item.message.envelope.content_type)
+            for item in decided
+            if item.message.app_id in blocking and not item.message.envelope.is_confirmation
+            for step in item.message.route.steps[item.message.progress.step :]
+        ],
+    )
+    return [_without(item, blocked, now) if item.message.app_id in blocking else item for item in decided]
+
+
+def _without(item: Decided, blocked: Container[tuple[AppId, str, ContentType]], now: datetime) -> Decided:
+    message = item.message
+    if message.envelope.is_confirmation:
+        return item
+    while (attempt := item.decision.effects.dispatch) is not None:
+        step = message.route.steps[attempt[0]]
+        if (message.app_id, step.identity.identity, message.envelope.content_type) not in blocked:
+            return item
+        before = item.decision
+        again = on_abandoned(before.progress, message.route, AttemptView("planned"), *attempt, NOT_OPTED_IN, False, now)
+        effects = replace(
+            again.effects,
+            ended=before.effects.ended,
+            cancel=before.effects.cancel,
+            callbacks=before.effects.callbacks + again.effects.callbacks,
+        )
+        item = replace(item, decision=Decision(again.progress, effects, f"{before.note}; opted out"))
+    return item
+
+
+async def learn(
+    context: RouterContext, facts: Iterable[AttemptsRecord], messages: Mapping[MessageId, Message]
+) -> list[Outgoing]:
+    """Opt-outs that refusals tell, as facts about the person, where the app has consent on.
+
+    The same refusal seen again makes the same fact.
+    """
+    refusals = [fact for fact in facts if _says_left(fact) and fact.message_id in messages]
+    apps = await _apps(context, (messages[fact.message_id].app_id for fact in refusals))
+    outgoing = []
+    for fact in refusals:
+        message = messages[fact.message_id]
+        app = apps.get(message.app_id)
+        assert isinstance(fact, AttemptFinished | ReceiptReceived)
+        if app is None or not app.consent.is_on or fact.step >= len(message.route.steps):
+            continue
+        opt_out = OptOutReceived(
+            opt_out_id=MessageId(derive(message.id, "opt-out", fact.step, fact.submission)),
+            project_id=message.project_id,
+            app_id=message.app_id,
+            identity=message.route.steps[fact.step].identity,
+            accepted_at=_told_at(fact),
+            event_at=_told_at(fact),
+        )
+        outgoing.append(context.publications.inbound(opt_out))
+    return outgoing
+
+
+def _says_left(fact: AttemptsRecord) -> bool:
+    match fact:
+        case AttemptFinished(outcome=Rejected(reason=reason) | PartlyAccepted(reason=reason)):
+            return _is_opt_out(reason)
+        case ReceiptReceived(reason=Reason() as reason):
+            return _is_opt_out(reason)
+        case _:
+            return False
+
+
+def _is_opt_out(reason: Reason) -> bool:
+    return reason.code is ReasonCode.RECIPIENT_NOT_OPTED_IN
+
+
+def _told_at(fact: AttemptFinished | ReceiptReceived) -> datetime:
+    return fact.finished_at if isinstance(fact, AttemptFinished) else fact.event_at
+
+
+async def _apps(context: RouterContext, app_ids: Iterable[AppId]) -> dict[AppId, App]:
+    apps = {app_id: await context.configuration.app(app_id) for app_id in set(app_ids)}
+    return {app_id: app for app_id, app in apps.items() if app is not None}
