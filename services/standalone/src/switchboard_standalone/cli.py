@@ -101,6 +101,12 @@ def timeline(message_id: str, data: Data = None) -> None:
 
 
 @app.command()
+def simulate(scenario: Annotated[Path, typer.Argument(help="YAML; see docs/how-to/test-your-failover.md.")]) -> None:
+    """Play a scenario on a virtual clock and print its timeline as JSON. Ends with 1 if it is not as expected."""
+    _do("simulate", lambda command: command.simulate(scenario))
+
+
+@app.command()
 def doctor(data: Data = None) -> None:
     """Look for what is wrong, and say what to do. Ends with 1 if something is."""
     _do("doctor", lambda command: command.doctor(data))
