@@ -111,6 +111,13 @@ class ConfigurationStore:
         rows = await self.pool.fetch(f"{_APP} AND project_id = $1 ORDER BY id", project_id)
         return [self._read_app(row) for row in rows]
 
+    async def app_ids(self, project_id: ProjectId) -> tuple[AppId, ...]:
+        """The ids of all apps of a project, oldest first."""
+        rows = await self.pool.fetch(
+            "SELECT id FROM switchboard.apps WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id", project_id
+        )
+        return tuple(AppId(row["id"]) for row in rows)
+
     async def insert_app(self, app: App) -> None:
         """Make an app. Raises Conflict if its project does not exist."""
         try:
