@@ -1,4 +1,4 @@
-"""Pages of the documentation that come from the code: the settings, and the README's table of channels."""
+"""Pages of the documentation that come from the code: settings, failover, and the README's table of channels."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings
 import switchboard_channels
 from switchboard.channel.manifest import Manifest, Support
 from switchboard.channel.registry import manifests
+from switchboard.rules.table import truth_table
 from switchboard.settings import PREFIX, CommonSettings
 from switchboard_callback_delivery.settings import DeliverySettings
 from switchboard_channel_adapter.settings import AdapterSettings
@@ -18,6 +19,7 @@ from switchboard_ingress.settings import IngressSettings
 from switchboard_router.settings import RouterSettings
 
 SETTINGS_PAGE: Final = Path("docs/reference/settings.md")
+FAILOVER_PAGE: Final = Path("docs/reference/failover.md")
 README: Final = Path("README.md")
 _BEGIN: Final = "<!-- channels: begin -->\n"
 _END: Final = "<!-- channels: end -->\n"
@@ -79,7 +81,11 @@ def with_channels(readme: str) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated page below `root`, as it should be."""
-    return {SETTINGS_PAGE: settings_page(), README: with_channels((root / README).read_text("utf-8"))}
+    return {
+        SETTINGS_PAGE: settings_page(),
+        FAILOVER_PAGE: truth_table(),
+        README: with_channels((root / README).read_text("utf-8")),
+    }
 
 
 def _cells(manifest: Manifest) -> list[str]:
