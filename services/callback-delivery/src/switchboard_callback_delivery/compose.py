@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -23,6 +24,7 @@ from switchboard_callback_delivery.destination import Apps
 from switchboard_callback_delivery.drainer import Drainer
 from switchboard_callback_delivery.flight import Flights
 from switchboard_callback_delivery.metrics import DeliveryMetrics
+from switchboard_callback_delivery.orders import Orders
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
 from switchboard_callback_delivery.settings import DeliverySettings
@@ -73,7 +75,9 @@ class Machine:
         owner = f"{GROUP}-{uuid4().hex[:12]}"
         share = min(settings.endpoint_concurrency, max(1, settings.slots // 4), max(1, settings.retry_slots // 4))
         poster = Poster(client, Tokens(client))
-        self.recorder = Recorder(pool, metrics)
+        self.recorder = Recorder(
+            pool, metrics, trace_ratio=settings.trace_sample_ratio if settings.otlp_endpoint else None
+        )
         #: Of events from the topic, slow ones included, and of events that had waited: each has its own room.
         self.flights = Flights(share, metrics)
         self.retries = Flights(share, metrics)
@@ -86,7 +90,9 @@ class Machine:
             owner=owner,
             slots=settings.retry_slots,
             idle_seconds=settings.drain_seconds,
+            suspend_after=timedelta(hours=settings.suspend_after_hours),
         )
+        self.orders = Orders(pool=pool, apps=apps, poster=poster, drainer=self.drainer, owner=owner)
         self.delivery = Delivery(
             pool=pool,
             apps=apps,
@@ -106,9 +112,11 @@ class Machine:
         self.recorder.start()
         self.drainer.start()
         self.delivery.start()
+        self.orders.start()
         try:
             yield
         finally:
+            await self.orders.stop()
             await self.drainer.stop()
             await asyncio.gather(self.flights.stop(_LAST_TRIES_SECONDS), self.retries.stop(_LAST_TRIES_SECONDS))
             await self.delivery.stop()

@@ -34,6 +34,13 @@ class Destination(Struct, frozen=True):
     kept_seconds: float | None
     #: Answers the webhook wants to be final.
     ends_on: frozenset[int] = frozenset()
+    #: Until when the secrets before the newest sign too, in Unix seconds; None: as long as they are there.
+    rotation_until: float | None = None
+
+    def secrets_at(self, unix_seconds: float) -> tuple[str, ...]:
+        """The secrets that sign at that time, the newest first."""
+        is_over = self.rotation_until is not None and unix_seconds >= self.rotation_until
+        return self.secrets[:1] if is_over else self.secrets
 
     def __repr__(self) -> str:
         return "Destination()"
@@ -44,18 +51,27 @@ async def destination_of(apps: Apps, event: Event) -> Destination | None:
     app = await apps.app(event.app_id)
     if app is None:
         return None
-    per_second, kept_seconds = float(app.rate_limits.webhooks), _kept_seconds(app)
+    per_second, kept = float(app.rate_limits.webhooks), kept_seconds(app)
     if not event.webhook_id:
         # No OAuth2 for overriding URLs (conversation-api 10.5).
         secret = app.callback_settings.secret_for_overridden_callback_urls
-        return Destination(event.target, (secret,) if secret else (), None, per_second, kept_seconds)
+        return Destination(event.target, (secret,) if secret else (), None, per_second, kept)
     for webhook in await apps.webhooks(event.app_id):
         if webhook.id == event.webhook_id and webhook.target_type is not TargetType.DISMISS:
-            return Destination(webhook.target, webhook.secrets, webhook.client_credentials, per_second, kept_seconds)
+            return Destination(
+                webhook.target,
+                webhook.secrets,
+                webhook.client_credentials,
+                per_second,
+                kept,
+                frozenset(webhook.ends_retries_on),
+                webhook.rotation_until.timestamp() if webhook.rotation_until else None,
+            )
     return None
 
 
-def _kept_seconds(app: App) -> float | None:
+def kept_seconds(app: App) -> float | None:
+    """How long an app keeps messages; None: not at all."""
     policy = app.retention
     if policy.retention_type is RetentionType.PERSIST_RETENTION_POLICY:
         return _MOST_DAYS * _DAY_SECONDS

@@ -5,26 +5,31 @@ Several processes drain the same lanes: each claim is made under the lane's lock
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from switchboard.callbacks.bodies import EndpointSuspension, body
+from switchboard.callbacks.compact import timestamp
+from switchboard.callbacks.endpoint import lane_of as endpoint_of
 from switchboard.callbacks.schedule import Head, is_over
 from switchboard.crash import crash_point
-from switchboard.ids import LaneId
+from switchboard.ids import CallbackId, LaneId, derive, derive_at
 from switchboard.lanes.gate import GateState
+from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes, lane_of
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.trigger import Trigger
 from switchboard_callback_delivery import pacing, store
 from switchboard_callback_delivery.destination import Apps, destination_of
-from switchboard_callback_delivery.event import Outcome
+from switchboard_callback_delivery.event import Event, Outcome
 from switchboard_callback_delivery.flight import Flights
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
-from switchboard_callback_delivery.store import Claimed
+from switchboard_callback_delivery.store import Claimed, Parked, Suspended
 
 log = structlog.get_logger()
 
@@ -34,6 +39,8 @@ _BUSY_SECONDS: Final = 0.05
 _HOUSEKEEPING_SECONDS: Final = 5.0
 _AWAY_SECONDS: Final = 0.5
 _PIECE: Final = 500
+#: The rate of an endpoint whose first callback ever is a notice; its own counts from its next one.
+_NOTICES_PER_SECOND: Final = 100.0
 
 
 class _Due(Struct, frozen=True):
@@ -58,9 +65,14 @@ class Drainer:
         owner: str,
         slots: int,
         idle_seconds: float = 0.25,
+        suspend_after: timedelta = timedelta(hours=12),
         housekeeping_seconds: float = _HOUSEKEEPING_SECONDS,
     ) -> None:
-        """`slots` bounds the tries under way in `flights`; `idle_seconds` is the pause while nothing is due."""
+        """`slots` bounds the tries under way in `flights`; `idle_seconds` is the pause while nothing is due.
+
+        An endpoint that took nothing for `suspend_after` is suspended.
+        """
+        self._suspend_after = suspend_after
         self._pool = pool
         self._apps = apps
         self._poster = poster
@@ -192,6 +204,8 @@ class Drainer:
             try:
                 await self.pass_stuck_heads()
                 await self.purge_bodies()
+                await self._recorder.save_tallies()
+                await self.suspend()
             except TRANSIENT_ERRORS as error:
                 log.warning("housekeeping waits", error=type(error).__name__)
             except Exception as error:  # noqa: BLE001  # the next round may do better
@@ -209,6 +223,68 @@ class Drainer:
             await store.pass_heads(connection, held, now)
         self.wake()
         return len(held)
+
+    async def suspend(self) -> int:
+        """Suspend endpoints that took nothing for long, and tell whoever asked for it. Returns how many."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            now = await store.database_now(connection)
+            dead = await store.suspend(connection, now - self._suspend_after, now, _LANES)
+            notices = [notice for one in dead for notice in await self._notices(connection, one, now)]
+            rates: dict[LaneId, Limits | None] = {
+                item.event.endpoint: pacing.limits_of(_NOTICES_PER_SECOND) for item in notices
+            }
+            known = {row["id"] for row in await store.known_lanes(connection, list(rates))}
+            lanes = await store.lock(
+                connection, {lane: None if lane in known else rate for lane, rate in rates.items()}, now
+            )
+            await store.park(connection, lanes, notices, now)
+            await lanes.save(connection)
+        for one in dead:
+            log.warning("endpoint_suspended", endpoint=one.endpoint, app_id=one.app_id, waiting=one.waiting)
+        if notices:
+            self.wake()
+        return len(dead)
+
+    async def _notices(self, connection: Connection, dead: Suspended, now: datetime) -> list[Parked]:
+        """The callbacks that tell of a suspension: to others than the dead one itself."""
+        found = await store.listeners(connection, dead.project_id, Trigger.ENDPOINT_SUSPENDED)
+        told = EndpointSuspension(
+            app_id=dead.app_id,
+            webhook_id=dead.webhook_id,
+            endpoint=dead.endpoint.removeprefix("endpoint:"),
+            failing_since=timestamp(dead.failing_since),
+            waiting=dead.waiting,
+            last_status=dead.last_status,
+            last_error=dead.last_error,
+        )
+        near = derive_at(dead.failing_since, dead.endpoint)
+        return [
+            Parked(
+                event=Event(
+                    id=CallbackId(derive(near, webhook_id)),
+                    project_id=dead.project_id,
+                    app_id=app_id,
+                    endpoint=endpoint_of(app_id, webhook_id, ""),
+                    webhook_id=webhook_id,
+                    target="",
+                    trigger=Trigger.ENDPOINT_SUSPENDED,
+                    stream=near,
+                    sequence=1,
+                    event_at=now,
+                    body=body(
+                        Trigger.ENDPOINT_SUSPENDED,
+                        told,
+                        app_id=app_id,
+                        project_id=dead.project_id,
+                        accepted_at=now,
+                        event_at=now,
+                    ),
+                ),
+                due_at=now,
+            )
+            for webhook_id, app_id in found
+            if webhook_id != dead.webhook_id
+        ]
 
     async def purge_bodies(self) -> None:
         """Forget the bodies whose time is up."""

@@ -27,6 +27,8 @@ class Event(Struct, frozen=True, kw_only=True):
     body: bytes
     #: Real tries before this one.
     attempts: int = 0
+    #: Tries of earlier rounds: its owner had it delivered again after it was finished.
+    earlier_attempts: int = 0
     first_failed_at: datetime | None = None
     #: None until its first try or parking is recorded.
     expires_at: datetime | None = None

@@ -4,8 +4,10 @@ Concurrency is bounded in the process and not in the lane: a count in a row woul
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec.structs import replace
 
 from switchboard.callbacks.schedule import Verdict
 from switchboard.ids import LaneId
@@ -19,6 +21,8 @@ from switchboard.lanes.locked import LockedLanes
 #: How much slower than its rate an endpoint is served when it has just recovered with others waiting. Each callback
 #: it takes brings the rate back.
 SLOW_START: Final = 8.0
+#: How often an endpoint that is down for long is probed.
+SUSPENDED_PROBE: Final = timedelta(hours=1)
 _BOUND_IN_LANE: Final = 1_000_000
 
 
@@ -66,7 +70,16 @@ def bypass(lanes: LockedLanes, lane_id: LaneId, now: datetime) -> bool:
     return True
 
 
-def learn(lanes: LockedLanes, lane_id: LaneId, verdicts: Iterable[Verdict], now: datetime) -> bool:
+def hurry_probe(lanes: LockedLanes, lane_id: LaneId, now: datetime) -> None:
+    """Let a closed gate be probed now: its owner says that it is worth a try."""
+    gate = lanes[lane_id].gate
+    if gate.state is GateState.CLOSED and not gate.probing:
+        lanes.change(lane_id).gate = replace(gate, probe_at=now)
+
+
+def learn(
+    lanes: LockedLanes, lane_id: LaneId, verdicts: Iterable[Verdict], now: datetime, *, is_suspended: bool = False
+) -> bool:
     """Let gate and rate learn from tries that ended. True if the gate opened: the endpoint has recovered.
 
     A refusal says nothing while the gate is open, for it may be about one event; but it does not open a closed one.
@@ -87,4 +100,7 @@ def learn(lanes: LockedLanes, lane_id: LaneId, verdicts: Iterable[Verdict], now:
     if recovered and lanes[lane_id].waiting > 1:
         lane = lanes.change(lane_id)
         lane.slowdown = max(lane.slowdown, SLOW_START)
+    if is_suspended and state is GateState.CLOSED and not lanes[lane_id].gate.probing:
+        lane = lanes.change(lane_id)
+        lane.gate = replace(lane.gate, probe_at=now + SUSPENDED_PROBE)
     return recovered

@@ -24,11 +24,16 @@ class Poster:
         self._tokens = tokens
         self._unix_clock = unix_clock
 
-    async def post(self, event: Event, destination: Destination, lease: Lease | None = None) -> Outcome:
-        """Make one try."""
-        this = Try(event.id, event.trigger, event.sequence, event.attempts + 1, event.event_at)
+    async def post(
+        self, event: Event, destination: Destination, lease: Lease | None = None, *, is_replay: bool = False
+    ) -> Outcome:
+        """Make one try. `is_replay`: its owner wants it sent again; so are all tries of a later round."""
+        attempt = event.earlier_attempts + event.attempts + 1
+        is_replay = is_replay or event.earlier_attempts > 0
+        this = Try(event.id, event.trigger, event.sequence, attempt, event.event_at, is_replay)
+        unix_now = self._unix_clock()
         # Receivers compare it with their own clock, so it is the real one and not the one that tests move.
-        told = headers(this, event.body, destination.secrets, int(self._unix_clock()))
+        told = headers(this, event.body, destination.secrets_at(unix_now), int(unix_now))
         try:
             if destination.credentials is not None:
                 told["authorization"] = "Bearer " + await self._tokens.token(destination.credentials)

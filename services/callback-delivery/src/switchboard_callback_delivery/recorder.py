@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,12 +19,14 @@ from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes
 from switchboard.store import timeline
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.telemetry.export import ask_for_export
+from switchboard.telemetry.sampling import is_sampled
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard.trigger import Trigger
 from switchboard_callback_delivery import pacing, store
 from switchboard_callback_delivery.event import Event, Lease, Outcome
 from switchboard_callback_delivery.metrics import DeliveryMetrics
-from switchboard_callback_delivery.store import Ended, Health, Parked
+from switchboard_callback_delivery.store import Ended, Health, KnownHealth, Parked
 
 log = structlog.get_logger()
 
@@ -51,8 +55,18 @@ class Waiting(Struct):
 class Recorder:
     """Takes outcomes from any number of tries and writes them in batches."""
 
-    def __init__(self, pool: Pool, metrics: DeliveryMetrics, *, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: DeliveryMetrics,
+        *,
+        trace_ratio: float | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`trace_ratio` of messages are traced whatever happens, and all whose callbacks fail; None: none is."""
         self._pool = pool
+        self._trace_ratio = trace_ratio
+        self._tallies: dict[LaneId, tuple[int, int]] = {}
         self._metrics = metrics
         self._jitter = jitter
         self._queue: list[Waiting] = []
@@ -73,6 +87,25 @@ class Recorder:
         self._some.set()
         if self._task is not None:
             await self._task
+            with suppress(*TRANSIENT_ERRORS):
+                await self.save_tallies()
+
+    async def save_tallies(self) -> None:
+        """Write how many tries of each endpoint were taken and failed since the last time."""
+        if not self._tallies:
+            return
+        tallies, self._tallies = self._tallies, {}
+        try:
+            async with self._pool.acquire() as connection:
+                await store.add_tallies(connection, tallies, await store.database_now(connection))
+        except BaseException:
+            for lane, (taken, failed) in tallies.items():
+                self._tally(lane, taken, failed)
+            raise
+
+    def _tally(self, lane: LaneId, taken: int, failed: int) -> None:
+        before = self._tallies.get(lane, (0, 0))
+        self._tallies[lane] = (before[0] + taken, before[1] + failed)
 
     async def record(self, outcome: Outcome) -> None:
         """Return once the outcome is committed. Raises what makes this one outcome impossible to write."""
@@ -130,13 +163,27 @@ class Recorder:
             plan = _Plan(outcomes, now, self._told_taken)
             lanes = await store.lock(connection, plan.lanes, now)
             held = await store.ours(connection, plan.leases) if plan.leases else set()
-            known_taken = await store.taken_at(connection, plan.failing) if plan.failing else {}
-            await self._save(connection, lanes, plan, held, known_taken, now)
+            known = await store.known_healths(connection, plan.failing) if plan.failing else {}
+            await self._save(connection, lanes, plan, held, known, now)
             await lanes.save(connection)
-            await timeline.write(connection, _happenings(outcomes, now))
+            happenings = _happenings(outcomes, now)
+            await timeline.write(connection, happenings)
+            await self._ask_for_traces(connection, outcomes, happenings)
         self._told_taken.update(dict.fromkeys(plan.taken, now))
+        for lane, (taken, failed) in plan.tallies().items():
+            self._tally(lane, taken, failed)
         if plan.leases:
             self.on_due()
+
+    async def _ask_for_traces(
+        self, connection: Connection, outcomes: Sequence[Outcome], happenings: Sequence[Happening]
+    ) -> None:
+        ratio = self._trace_ratio
+        if ratio is None:
+            return
+        untaken = {outcome.event.stream for outcome in outcomes if outcome.verdict is not Verdict.TAKEN}
+        told = {happening.message_id for happening in happenings}
+        await ask_for_export(connection, [id for id in told if id in untaken or is_sampled(id, ratio)])
 
     async def _save(
         self,
@@ -144,7 +191,7 @@ class Recorder:
         lanes: LockedLanes,
         plan: "_Plan",
         held: set[Lease],
-        known_taken: dict[LaneId, datetime],
+        known: dict[LaneId, KnownHealth],
         now: datetime,
     ) -> None:
         fresh_ended: list[Ended] = []
@@ -170,10 +217,10 @@ class Recorder:
                 failed.append((outcome.lease, parked))
                 since = parked.event.first_failed_at
                 if not outcome.lease.apart and since is not None:
-                    taken = known_taken.get(outcome.lease.endpoint)
-                    if may_be_passed(since, taken, now):
+                    health = known.get(outcome.lease.endpoint)
+                    if may_be_passed(since, health.taken_at if health else None, now):
                         passed.append(outcome.lease)
-        recovered = plan.teach(lanes, now)
+        recovered = plan.teach(lanes, {lane for lane, health in known.items() if health.is_suspended}, now)
         await store.insert_ended(connection, fresh_ended, now)
         await store.park(connection, lanes, fresh_parked, now)
         await store.finish(connection, lanes, ended, now)
@@ -225,13 +272,23 @@ class _Plan:
             if outcome.lease is not None or outcome.verdict is not Verdict.TAKEN or outcome.lane_is_troubled
         }
 
-    def teach(self, lanes: LockedLanes, now: datetime) -> set[LaneId]:
+    def tallies(self) -> dict[LaneId, tuple[int, int]]:
+        """Tries by endpoint: taken, and not."""
+        taken = Counter(outcome.event.endpoint for outcome in self._tried if outcome.verdict is Verdict.TAKEN)
+        tried = Counter(outcome.event.endpoint for outcome in self._tried)
+        return {lane: (taken[lane], count - taken[lane]) for lane, count in tried.items()}
+
+    def teach(self, lanes: LockedLanes, suspended: Collection[LaneId], now: datetime) -> set[LaneId]:
         """Let the lanes learn. Returns those whose gate opened."""
         verdicts: dict[LaneId, list[Verdict]] = {}
         for outcome in self._tried:
             if outcome.verdict is not None and outcome.event.endpoint in lanes:
                 verdicts.setdefault(outcome.event.endpoint, []).append(outcome.verdict)
-        return {lane for lane, found in sorted(verdicts.items()) if pacing.learn(lanes, lane, found, now)}
+        return {
+            lane
+            for lane, found in sorted(verdicts.items())
+            if pacing.learn(lanes, lane, found, now, is_suspended=lane in suspended)
+        }
 
     def healths(self, recovered: set[LaneId]) -> dict[LaneId, Health]:
         """What is written of the endpoints' health."""
@@ -287,19 +344,25 @@ def _happenings(outcomes: Sequence[Outcome], now: datetime) -> list[Happening]:
             message_id=MessageId(outcome.event.stream),
             at=now,
             kind=Kind.CALLBACK,
-            cause=f"callback:{outcome.event.id}:{outcome.event.attempts + (outcome.verdict is not None)}",
+            cause=f"callback:{outcome.event.id}:{_number(outcome)}",
             entry=Entry(
                 note=_note(outcome),
                 callback_id=outcome.event.id,
                 endpoint=outcome.event.endpoint,
-                try_number=outcome.event.attempts + (outcome.verdict is not None),
+                try_number=_number(outcome),
                 http_status=outcome.status,
                 started_at=outcome.started_at,
             ),
         )
         for outcome in outcomes
-        if _has_timeline(outcome.event, now)
+        if has_timeline(outcome.event, now)
     ]
+
+
+def _number(outcome: Outcome) -> int:
+    """Of the try, over all rounds; of the last one if there was none."""
+    event = outcome.event
+    return event.earlier_attempts + event.attempts + (outcome.verdict is not None)
 
 
 def _note(outcome: Outcome) -> str:
@@ -308,7 +371,8 @@ def _note(outcome: Outcome) -> str:
     return f"{outcome.event.trigger} {outcome.verdict}"
 
 
-def _has_timeline(event: Event, now: datetime) -> bool:
+def has_timeline(event: Event, now: datetime) -> bool:
+    """Tell whether a callback is about a message whose timeline can still be written."""
     if event.trigger not in _OF_MESSAGES:
         return False
     try:

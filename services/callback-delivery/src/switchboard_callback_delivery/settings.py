@@ -28,6 +28,9 @@ class DeliverySettings(CommonSettings):
     trusted_certificates: str = Field(
         "", description="File of certificate authorities, PEM, trusted besides the system's."
     )
+    suspend_after_hours: Annotated[float, Field(gt=0, le=24)] = Field(
+        12, description="An endpoint that took nothing for so long is suspended: tried by the hour, its owner told."
+    )
     drain_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         0.25, description="Pause between two looks for callbacks that are due, in seconds."
     )

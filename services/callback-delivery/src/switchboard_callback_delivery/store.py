@@ -4,6 +4,7 @@ Lock order everywhere: lanes by id, then streams. A stream and its lane's `waiti
 so counters and rows agree. What a process that lost its lease still records has no effect.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from switchboard.callbacks.schedule import LIFETIME, PASSED_AFTER
-from switchboard.ids import AppId, CallbackId, LaneId
+from switchboard.ids import AppId, CallbackId, LaneId, WebhookId
 from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes, lock_lanes
 from switchboard.store.pool import Connection
@@ -109,6 +110,12 @@ async def park(connection: Connection, lanes: LockedLanes, parked: Sequence[Park
     for item in new:
         streams.setdefault((item.event.endpoint, item.event.stream), []).append(item)
         lanes.change(item.event.endpoint).waiting += 1
+    await _enter(connection, streams, now)
+    return [item.event.id for item in new]
+
+
+async def _enter(connection: Connection, streams: Mapping[tuple[str, str], Sequence[Parked]], now: datetime) -> None:
+    """Let events with rows that wait, by endpoint and stream, wait in their streams. Under the lanes' locks."""
     heads = [(min(items, key=lambda item: item.event.sequence), len(items)) for items in streams.values()]
     if heads:
         await connection.execute(
@@ -125,6 +132,8 @@ async def park(connection: Connection, lanes: LockedLanes, parked: Sequence[Park
             " ON CONFLICT (endpoint, stream, apart) DO UPDATE SET waiting = stream.waiting + EXCLUDED.waiting,"
             # An event earlier than the head, as a replayed dead letter brings it, becomes the head.
             " head = CASE WHEN EXCLUDED.head_sequence < stream.head_sequence THEN EXCLUDED.head ELSE stream.head END,"
+            " due_at = CASE WHEN EXCLUDED.head_sequence < stream.head_sequence"
+            " THEN least(EXCLUDED.due_at, stream.due_at) ELSE stream.due_at END,"
             " expires_at = CASE WHEN EXCLUDED.head_sequence < stream.head_sequence THEN EXCLUDED.expires_at"
             " ELSE stream.expires_at END,"
             " failing_since = CASE WHEN EXCLUDED.head_sequence < stream.head_sequence THEN EXCLUDED.failing_since"
@@ -142,7 +151,6 @@ async def park(connection: Connection, lanes: LockedLanes, parked: Sequence[Park
             now,
             LEASE_SECONDS,
         )  # fmt: skip
-    return [item.event.id for item in new]
 
 
 async def leases_of(connection: Connection, owner: str, events: Sequence[Event]) -> dict[CallbackId, Lease]:
@@ -254,14 +262,37 @@ async def reschedule(connection: Connection, failed: Sequence[tuple[Lease, Parke
     )
 
 
-async def taken_at(connection: Connection, endpoints: Collection[LaneId]) -> dict[LaneId, datetime]:
-    """When each of these endpoints last took a callback, of those that ever did."""
+class KnownHealth(Struct, frozen=True):
+    """What was written of an endpoint's health before."""
+
+    taken_at: datetime | None
+    is_suspended: bool
+
+
+async def known_healths(connection: Connection, endpoints: Collection[LaneId]) -> dict[LaneId, KnownHealth]:
+    """What is known of the health of these endpoints."""
     rows = await connection.fetch(
-        "SELECT endpoint, taken_at FROM switchboard.callback_endpoints"
-        " WHERE endpoint = ANY ($1::text[]) AND taken_at IS NOT NULL",
+        "SELECT endpoint, taken_at, suspended_at FROM switchboard.callback_endpoints WHERE endpoint = ANY ($1::text[])",
         list(endpoints),
     )
-    return {row["endpoint"]: row["taken_at"] for row in rows}
+    return {row["endpoint"]: KnownHealth(row["taken_at"], row["suspended_at"] is not None) for row in rows}
+
+
+async def add_tallies(connection: Connection, tallies: Mapping[LaneId, tuple[int, int]], now: datetime) -> None:
+    """Count tries, taken and failed, of these endpoints into the hour."""
+    if tallies:
+        ids = sorted(tallies)
+        await connection.execute(
+            "INSERT INTO switchboard.callback_tallies AS known (endpoint, hour, taken, failed)"
+            " SELECT new.endpoint, date_trunc('hour', $4::timestamptz, 'UTC'), new.taken, new.failed"
+            " FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS new (endpoint, taken, failed)"
+            " ON CONFLICT (endpoint, hour) DO UPDATE SET taken = known.taken + EXCLUDED.taken,"
+            " failed = known.failed + EXCLUDED.failed",
+            ids,
+            [tallies[lane][0] for lane in ids],
+            [tallies[lane][1] for lane in ids],
+            now,
+        )
 
 
 async def stuck(connection: Connection, now: datetime, limit: int) -> list[Lease]:
@@ -338,7 +369,9 @@ async def claim(
     )
     return [
         Claimed(
-            _event(row), Lease(row["endpoint"], row["stream"], row["apart"], row["token"]), row["state"] != "waiting"
+            event_of_row(row),
+            Lease(row["endpoint"], row["stream"], row["apart"], row["token"]),
+            row["state"] != "waiting",
         )
         for row in rows
     ]
@@ -419,6 +452,7 @@ async def save_health(connection: Connection, healths: Mapping[LaneId, Health], 
         " ON CONFLICT (endpoint) DO UPDATE SET taken_at = coalesce(EXCLUDED.taken_at, known.taken_at),"
         " failing_since = CASE WHEN EXCLUDED.taken_at IS NOT NULL THEN NULL"
         " ELSE coalesce(known.failing_since, EXCLUDED.failing_since) END,"
+        " suspended_at = CASE WHEN EXCLUDED.taken_at IS NULL THEN known.suspended_at END,"
         " recovered_at = coalesce(EXCLUDED.recovered_at, known.recovered_at),"
         " last_status = CASE WHEN EXCLUDED.last_failed_at IS NULL THEN known.last_status"
         " ELSE EXCLUDED.last_status END,"
@@ -437,6 +471,149 @@ async def save_health(connection: Connection, healths: Mapping[LaneId, Health], 
         [healths[lane].answer for lane in ids],
         now,
     )
+
+
+class Suspended(Struct, frozen=True):
+    """An endpoint that was just suspended."""
+
+    endpoint: LaneId
+    project_id: str
+    app_id: AppId
+    webhook_id: str
+    failing_since: datetime
+    waiting: int
+    last_status: int
+    last_error: str
+
+
+async def suspend(connection: Connection, failing_before: datetime, now: datetime, limit: int) -> list[Suspended]:
+    """Suspend endpoints with closed gates that took nothing since `failing_before`. Returns them."""
+    rows = await connection.fetch(
+        "UPDATE switchboard.callback_endpoints AS endpoint SET suspended_at = $2 FROM"
+        " (SELECT failing.endpoint, lane.waiting, app.project_id FROM switchboard.callback_endpoints AS failing"
+        " JOIN switchboard.lanes AS lane ON lane.id = failing.endpoint AND lane.gate = 'closed'"
+        " JOIN switchboard.apps AS app ON app.id = failing.app_id"
+        " WHERE failing.failing_since <= $1 AND failing.suspended_at IS NULL ORDER BY failing.endpoint LIMIT $3"
+        " FOR UPDATE OF failing SKIP LOCKED) AS dead"
+        " WHERE endpoint.endpoint = dead.endpoint RETURNING endpoint.*, dead.waiting, dead.project_id",
+        failing_before,
+        now,
+        limit,
+    )
+    return [
+        Suspended(
+            row["endpoint"],
+            row["project_id"],
+            row["app_id"],
+            row["webhook_id"],
+            row["failing_since"],
+            row["waiting"],
+            row["last_status"] or 0,
+            row["last_error"] or "",
+        )
+        for row in rows
+    ]
+
+
+async def known_lanes(connection: Connection, ids: Collection[LaneId]) -> list[asyncpg.Record]:
+    """Those of these lanes that exist."""
+    rows: list[asyncpg.Record] = await connection.fetch(
+        "SELECT id FROM switchboard.lanes WHERE id = ANY ($1::text[])", list(ids)
+    )
+    return rows
+
+
+async def listeners(connection: Connection, project_id: str, trigger: Trigger) -> list[tuple[WebhookId, AppId]]:
+    """The webhooks of a project that ask for a trigger, with their apps."""
+    rows = await connection.fetch(
+        "SELECT id, app_id FROM switchboard.webhooks WHERE project_id = $1 AND $2 = ANY (triggers)"
+        " AND target_type <> 'DISMISS' AND deleted_at IS NULL ORDER BY id",
+        project_id,
+        trigger.value,
+    )
+    return [(row["id"], row["app_id"]) for row in rows]
+
+
+async def revive(
+    connection: Connection, lanes: LockedLanes, ids: Collection[CallbackId], now: datetime
+) -> list[CallbackId]:
+    """Begin a new round of 24 hours for finished events that have a body. Under the lanes' locks. Returns which."""
+    rows = await connection.fetch(
+        "UPDATE switchboard.callback_events SET state = 'waiting', passed = false,"
+        " earlier_attempts = earlier_attempts + attempts, attempts = 0, first_failed_at = NULL, finished_at = NULL,"
+        " body_until = NULL, expires_at = $2"
+        " WHERE id = ANY ($1::text[]) AND state <> 'waiting' AND body IS NOT NULL RETURNING *",
+        list(ids),
+        now + LIFETIME,
+    )
+    streams: dict[tuple[str, str], list[Parked]] = {}
+    for row in rows:
+        streams.setdefault((row["endpoint"], row["stream"]), []).append(Parked(event=event_of_row(row), due_at=now))
+        lanes.change(row["endpoint"]).waiting += 1
+    await _enter(connection, streams, now)
+    return [row["id"] for row in rows]
+
+
+async def hurry(connection: Connection, ids: Collection[CallbackId], now: datetime) -> None:
+    """Make heads that wait for their next try due now, unless one is under way."""
+    await connection.execute(
+        "UPDATE switchboard.callback_streams AS stream SET due_at = $2, scheduled_at = $2"
+        " FROM switchboard.callback_events AS event WHERE event.id = ANY ($1::text[]) AND event.state = 'waiting'"
+        " AND stream.endpoint = event.endpoint AND stream.stream = event.stream AND stream.head = event.id"
+        " AND (stream.lease_until IS NULL OR stream.lease_until <= $2)",
+        list(ids),
+        now,
+    )
+
+
+async def dismiss(
+    connection: Connection,
+    lanes: LockedLanes,
+    ids: Collection[CallbackId],
+    kept_seconds: float | None,
+    now: datetime,
+) -> int:
+    """Give up events that wait; a try under way has no effect any more. Under the lanes' locks. Returns how many."""
+    rows = await connection.fetch(
+        "UPDATE switchboard.callback_events SET state = 'dismissed', finished_at = $2,"
+        " body = CASE WHEN $3::timestamptz IS NULL THEN NULL ELSE body END, body_until = $3"
+        " WHERE id = ANY ($1::text[]) AND state = 'waiting'"
+        " RETURNING endpoint, stream, CASE WHEN passed THEN id ELSE '' END AS apart",
+        list(ids),
+        now,
+        _until(now, kept_seconds),
+    )
+    gone = Counter((row["endpoint"], row["stream"], row["apart"]) for row in rows)
+    for endpoint, _, _ in gone.elements():
+        lanes.change(endpoint).waiting -= 1
+    if gone:
+        keys = sorted(gone)
+        arguments = (*map(list, zip(*keys, strict=True)), [gone[key] for key in keys])
+        await connection.execute(
+            "DELETE FROM switchboard.callback_streams AS stream"
+            " USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS less (endpoint, stream, apart, gone)"
+            " WHERE stream.endpoint = less.endpoint AND stream.stream = less.stream AND stream.apart = less.apart"
+            " AND stream.waiting <= less.gone",
+            *arguments,
+        )
+        await connection.execute(
+            "UPDATE switchboard.callback_streams AS stream SET waiting = stream.waiting - less.gone, head = next.id,"
+            " head_sequence = next.sequence, expires_at = next.expires_at, failing_since = next.first_failed_at,"
+            " due_at = CASE WHEN stream.head = next.id THEN stream.due_at ELSE $5 END,"
+            " scheduled_at = CASE WHEN stream.head = next.id THEN stream.scheduled_at ELSE $5 END,"
+            " owner = CASE WHEN stream.head = next.id THEN stream.owner END,"
+            " lease_until = CASE WHEN stream.head = next.id THEN stream.lease_until END,"
+            " token = CASE WHEN stream.head = next.id THEN stream.token ELSE 0 END"
+            " FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS less (endpoint, stream, apart, gone)"
+            " CROSS JOIN LATERAL (SELECT id, sequence, expires_at, first_failed_at"
+            " FROM switchboard.callback_events AS event WHERE event.endpoint = less.endpoint"
+            " AND event.stream = less.stream AND event.state = 'waiting' AND NOT event.passed"
+            " ORDER BY event.sequence, event.id LIMIT 1) AS next"
+            " WHERE stream.endpoint = less.endpoint AND stream.stream = less.stream AND stream.apart = less.apart",
+            *arguments,
+            now,
+        )
+    return len(rows)
 
 
 async def purge_bodies(connection: Connection, now: datetime, limit: int) -> int:
@@ -530,7 +707,8 @@ def _until(now: datetime, kept_seconds: float | None) -> datetime | None:
     return None if kept_seconds is None else now + timedelta(seconds=kept_seconds)
 
 
-def _event(row: asyncpg.Record) -> Event:
+def event_of_row(row: asyncpg.Record) -> Event:
+    """Read a row of `callback_events` that has its body."""
     return Event(
         id=row["id"],
         project_id=row["project_id"],
@@ -544,6 +722,7 @@ def _event(row: asyncpg.Record) -> Event:
         event_at=row["event_at"],
         body=row["body"],
         attempts=row["attempts"],
+        earlier_attempts=row["earlier_attempts"],
         first_failed_at=row["first_failed_at"],
         expires_at=row["expires_at"],
     )

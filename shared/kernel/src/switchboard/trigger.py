@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Trigger(StrEnum):
-    """The 22 triggers a webhook can ask for."""
+    """The 22 triggers a webhook can ask for, and two of our own."""
 
     MESSAGE_DELIVERY = "MESSAGE_DELIVERY"
     MESSAGE_SUBMIT = "MESSAGE_SUBMIT"
@@ -30,3 +30,7 @@ class Trigger(StrEnum):
     CHANNEL_EVENT = "CHANNEL_EVENT"
     RECORD_NOTIFICATION = "RECORD_NOTIFICATION"
     BATCH_STATUS_UPDATE = "BATCH_STATUS_UPDATE"
+    #: Ours: an endpoint of the project is down for long.
+    ENDPOINT_SUSPENDED = "ENDPOINT_SUSPENDED"
+    #: Ours: sent on demand to one webhook, whatever it asks for.
+    WEBHOOK_TEST = "WEBHOOK_TEST"

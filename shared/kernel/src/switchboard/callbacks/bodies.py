@@ -260,6 +260,28 @@ class BatchStatusUpdate(Payload, frozen=True, kw_only=True):
     additional_data: BatchAdditionalData
 
 
+class EndpointSuspension(Payload, frozen=True, kw_only=True):
+    """An endpoint of the project takes nothing for long: it is tried by the hour until it does (our extension)."""
+
+    #: Of the endpoint, like the next two.
+    app_id: str
+    #: "" for the URLs of messages.
+    webhook_id: str
+    endpoint: str
+    failing_since: str
+    #: Callbacks that wait for it now.
+    waiting: int
+    #: Of the last failure; 0: no answer.
+    last_status: int
+    last_error: str
+
+
+class WebhookTest(Payload, frozen=True, kw_only=True):
+    """A callback without a meaning, sent on demand (our extension)."""
+
+    webhook_id: str
+
+
 #: The payload key and payload of each trigger. The key tells receivers which trigger it was.
 PAYLOADS: Final[Mapping[Trigger, tuple[str, type[Payload]]]] = {
     Trigger.MESSAGE_DELIVERY: ("message_delivery_report", DeliveryReport),
@@ -288,6 +310,8 @@ PAYLOADS: Final[Mapping[Trigger, tuple[str, type[Payload]]]] = {
     Trigger.CHANNEL_EVENT: ("channel_event_notification", ChannelEventNotification),
     Trigger.RECORD_NOTIFICATION: ("record_notification", RecordNotification),
     Trigger.BATCH_STATUS_UPDATE: ("batch_status_update_notification", BatchStatusUpdate),
+    Trigger.ENDPOINT_SUSPENDED: ("endpoint_suspended_notification", EndpointSuspension),
+    Trigger.WEBHOOK_TEST: ("webhook_test_notification", WebhookTest),
 }
 
 

@@ -1,6 +1,7 @@
 """Configuration in PostgreSQL, secrets sealed. Every write is told to all services by the tables' triggers."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -44,6 +45,7 @@ class _AppSecrets(Struct, frozen=True):
 class _WebhookSecrets(Struct, frozen=True):
     secrets: tuple[str, ...] = ()
     client_credentials: ClientCredentials | None = None
+    rotation_until: datetime | None = None
 
 
 _settings: Final = msgspec.json.Decoder(AppSettings)
@@ -52,7 +54,7 @@ _webhook_secrets: Final = msgspec.json.Decoder(_WebhookSecrets)
 
 _APP: Final = "SELECT id, project_id, settings::text, credentials FROM switchboard.apps WHERE deleted_at IS NULL"
 _WEBHOOK: Final = (
-    "SELECT id, app_id, project_id, target, target_type, triggers, secrets"
+    "SELECT id, app_id, project_id, target, target_type, triggers, secrets, ends_retries_on"
     " FROM switchboard.webhooks WHERE deleted_at IS NULL"
 )
 
@@ -187,12 +189,14 @@ class ConfigurationStore:
             try:
                 await connection.execute(
                     "INSERT INTO switchboard.webhooks"
-                    " (id, app_id, project_id, target, target_type, triggers, secrets)"
-                    " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET app_id = excluded.app_id,"
+                    " (id, app_id, project_id, target, target_type, triggers, secrets, ends_retries_on)"
+                    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET app_id = excluded.app_id,"
                     " target = excluded.target, target_type = excluded.target_type, triggers = excluded.triggers,"
-                    " secrets = excluded.secrets, updated_at = switchboard.now()",
+                    " secrets = excluded.secrets, ends_retries_on = excluded.ends_retries_on,"
+                    " updated_at = switchboard.now()",
                     webhook.id, webhook.app_id, webhook.project_id, webhook.target, webhook.target_type.value,
                     [trigger.value for trigger in webhook.triggers], self._seal_webhook(webhook),
+                    webhook.ends_retries_on,
                 )  # fmt: skip
             except asyncpg.UniqueViolationError:
                 raise Conflict("target", "the app already has a webhook with this target") from None
@@ -274,7 +278,7 @@ class ConfigurationStore:
         )
 
     def _seal_webhook(self, webhook: Webhook) -> bytes:
-        secrets = _WebhookSecrets(webhook.secrets, webhook.client_credentials)
+        secrets = _WebhookSecrets(webhook.secrets, webhook.client_credentials, webhook.rotation_until)
         return self._keys.seal(_encode(secrets), f"webhooks:{webhook.id}")
 
     def _read_webhook(self, row: asyncpg.Record) -> Webhook:
@@ -288,6 +292,8 @@ class ConfigurationStore:
             triggers=tuple(map(Trigger, row["triggers"])),
             secrets=secrets.secrets,
             client_credentials=secrets.client_credentials,
+            rotation_until=secrets.rotation_until,
+            ends_retries_on=tuple(row["ends_retries_on"]),
         )
 
     def _read_settings(self, channel: ChannelName, name: str, settings: bytes) -> object:

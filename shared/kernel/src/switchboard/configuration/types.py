@@ -55,6 +55,10 @@ class Webhook(Struct, frozen=True, kw_only=True):
     #: Signing secrets, newest first: after a change the one before still verifies. Empty: not signed.
     secrets: tuple[str, ...] = ()
     client_credentials: ClientCredentials | None = None
+    #: Until when the secrets before the newest sign too; None: until the next change.
+    rotation_until: datetime | None = None
+    #: Answers that end a callback's retries (our extension); by default none does.
+    ends_retries_on: tuple[int, ...] = ()
 
     @property
     def secret(self) -> str:
