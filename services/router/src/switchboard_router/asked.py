@@ -7,6 +7,7 @@ from switchboard.records import CapabilityAsked, EventAccepted
 from switchboard.store.messages import database_now
 from switchboard_router import capability, events
 from switchboard_router.context import RouterContext
+from switchboard_router.persons import find_asked
 
 
 async def carry_on(context: RouterContext, records: Sequence[EventAccepted | CapabilityAsked]) -> None:
@@ -16,9 +17,11 @@ async def carry_on(context: RouterContext, records: Sequence[EventAccepted | Cap
     outgoing: list[Outgoing] = []
     async with context.connection() as connection, connection.transaction():
         now = await database_now(connection)
-        outgoing += await events.plan(context, connection, asked, apps, now)
-        for record in records:
-            if isinstance(record, CapabilityAsked):
-                outgoing += capability.ask(context, record, apps[record.app_id], record.identities, now)
+        if asked:
+            outgoing += await events.plan(context, connection, asked, apps, now)
+        queries = [record for record in records if isinstance(record, CapabilityAsked)]
+        people = await find_asked(context, connection, queries, apps) if queries else {}
+        for query in queries:
+            outgoing += capability.ask(context, query, apps[query.app_id], people.get(query.query_id))
     if outgoing:
         await context.producer.publish(outgoing)

@@ -1,21 +1,20 @@
 """Capability: who is asked about whom, and what the answers lead to (conversation-api 4.7)."""
 
 from collections.abc import Sequence
-from datetime import datetime
-
 from msgspec import UNSET
 
 from switchboard.bus import Outgoing
 from switchboard.callbacks import bodies
 from switchboard.callbacks.bodies import CapabilityNotification, CapabilityStatus
 from switchboard.configuration import App
-from switchboard.identity import ChannelIdentity
+from switchboard.ids import ContactId
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AskCapability, CapabilityAnswered, CapabilityAsked
 from switchboard.store import capabilities as store
 from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
+from switchboard_router.persons import Person
 
 _NOT_CONFIGURED = Reason(ReasonCode.CHANNEL_CONFIGURATION_MISSING, "The channel is not configured in the app.")
 
@@ -24,30 +23,30 @@ def ask(
     context: RouterContext,
     query: CapabilityAsked,
     app: App | None,
-    identities: Sequence[ChannelIdentity],
-    now: datetime,
+    person: Person | None,
 ) -> list[Outgoing]:
     """What a query leads to: one question for each channel that can tell, else the answer that it cannot.
 
-    The same for the same query, so it may be seen again; only the time of answers that are made up here may differ.
+    The same for the same query, so it may be seen again.
     """
     if app is None or app.project_id != query.project_id:
         return []
     outgoing: list[Outgoing] = []
-    for identity in identities:
+    contact_id = query.contact_id if person is None else ContactId(person.contact_id)
+    for identity in query.identities if person is None else person.identities:
         manifest = context.manifests.get(identity.channel)
         account = context.configuration.account_key(app, identity.channel)
         if manifest is not None and manifest.tells_capability and account is not None:
             order = AskCapability(
                 query_id=query.query_id, project_id=query.project_id, app_id=query.app_id, account=account,
-                identity=identity, request_id=query.request_id, asked_at=query.asked_at, contact_id=query.contact_id,
+                identity=identity, request_id=query.request_id, asked_at=query.asked_at, contact_id=contact_id,
             )  # fmt: skip
             outgoing.append(context.publications.order(order))
             continue
         answer = CapabilityAnswered(
             query_id=query.query_id, project_id=query.project_id, app_id=query.app_id, identity=identity,
-            request_id=query.request_id, asked_at=query.asked_at, answered_at=now,
-            status=CapabilityStatus.CAPABILITY_UNKNOWN, contact_id=query.contact_id,
+            request_id=query.request_id, asked_at=query.asked_at, answered_at=query.asked_at,
+            status=CapabilityStatus.CAPABILITY_UNKNOWN, contact_id=contact_id,
             reason=_NOT_CONFIGURED if account is None else None,
         )  # fmt: skip
         outgoing.append(context.publications.inbound(answer))

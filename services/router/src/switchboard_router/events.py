@@ -27,6 +27,8 @@ from switchboard.store.events import Envelope, StoredEvent
 from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
+from switchboard_router.people import Beginning, tell_beginnings
+from switchboard_router.persons import Person, find_people
 from switchboard_router.retention import body_until
 
 #: How long an adapter has to take an event.
@@ -34,6 +36,7 @@ TAKE_SECONDS: Final = 30
 _NOT_TAKEN: Final = Reason(ReasonCode.CHANNEL_FAILURE, "No adapter took the event in time.")
 _UNKNOWN: Final = Reason(ReasonCode.UNKNOWN, "It is not known whether the channel took the event.")
 _UNKNOWN_APP: Final = Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more.")
+_NO_CONTACT: Final = Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact.")
 _NOBODY: Final = ChannelIdentity(ChannelName("CHANNEL_UNSPECIFIED"), "")
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -46,21 +49,15 @@ async def plan(
     records: Sequence[EventAccepted],
     apps: Mapping[AppId, App | None],
     now: datetime,
-    placed: Mapping[MessageId, tuple[str, str]] | None = None,
 ) -> list[Outgoing]:
-    """Insert what is new; dispatch it, or end it where its channel cannot. Seen again, it leads to the same again.
-
-    `placed` are the contact and conversation of each event, in CONVERSATION mode.
-    """
+    """Insert what is new; dispatch it, or end it where its channel cannot. Seen again, it leads to the same again."""
     known = await store.read(connection, {record.event_id for record in records})
-    new: list[StoredEvent] = []
-    for record in records:
-        if record.event_id not in known:
-            contact_id, conversation_id = (placed or {}).get(record.event_id, (record.contact_id or "", ""))
-            new.append(_planned(context, record, apps.get(record.app_id), contact_id, conversation_id, now))
+    fresh = {record.event_id: record for record in records if record.event_id not in known}
+    people = await find_people(context, connection, list(fresh.values()), apps)
+    new = [_planned(context, one, apps.get(one.app_id), people.get(id), now) for id, one in fresh.items()]
     await store.insert(connection, new)
     known |= {event.id: event for event in new}
-    outgoing: list[Outgoing] = []
+    outgoing = await tell_beginnings(context, [_beginning(known[record.event_id], record) for record in records])
     for record in records:
         outgoing += await _follow(context, known[record.event_id], apps.get(record.app_id))
     return outgoing
@@ -150,19 +147,20 @@ def _planned(
     context: RouterContext,
     record: EventAccepted,
     app: App | None,
-    contact_id: str,
-    conversation_id: str,
+    person: Person | None,
     now: datetime,
 ) -> StoredEvent:
     refused: Reason | None
     if app is None or app.project_id != record.project_id:
         identity, refused = (record.identities or (_NOBODY,))[0], _UNKNOWN_APP
+    elif person is None and record.contact_id is not None:
+        identity, refused = _NOBODY, _NO_CONTACT
     else:
         planned = plan_event(
             record.event,
-            record.identities,
+            record.identities if person is None else person.identities,
             record.channel_priority_order,
-            {one.channel: context.configuration.account_key(app, one.channel) for one in app.channel_credentials},
+            context.configuration.account_keys(app),
             context.manifests,
         )
         identity, refused = planned.identity or _NOBODY, planned.refused
@@ -173,9 +171,15 @@ def _planned(
         mode=record.mode,
         accepted_at=record.accepted_at,
         identity=identity,
-        contact_id=contact_id,
-        conversation_id=conversation_id,
-        envelope=Envelope(record.metadata, record.callback_url, identity.app_id),
+        contact_id=record.contact_id or "" if person is None else person.contact_id,
+        conversation_id="" if person is None else person.conversation_id,
+        envelope=Envelope(
+            metadata=record.metadata,
+            callback_url=record.callback_url,
+            identity_app_id=identity.app_id,
+            makes_contact=person is not None and person.makes_contact,
+            starts_conversation=person is not None and person.starts_conversation,
+        ),
         kind="app_event",
         body=_encode(record.event),
         body_until=None if app is None else body_until(app, record.mode, record.accepted_at),
@@ -184,6 +188,19 @@ def _planned(
         reason=refused,
         due_at=now + timedelta(seconds=TAKE_SECONDS) if refused is None else None,
         final_at=None if refused is None else now,
+    )
+
+
+def _beginning(event: StoredEvent, record: EventAccepted) -> Beginning:
+    return Beginning(
+        cause=event.id,
+        project_id=event.project_id,
+        app_id=event.app_id,
+        at=event.accepted_at,
+        identities=record.identities,
+        contact_id=event.contact,
+        makes_contact=event.envelope.makes_contact,
+        starts_conversation=event.envelope.starts_conversation,
     )
 
 

@@ -1,6 +1,6 @@
 """What channels tell besides messages and events: opt-ins and opt-outs, the unmapped, news of an account."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
 import msgspec
@@ -10,11 +10,13 @@ from switchboard.bus import Outgoing
 from switchboard.callbacks import bodies
 from switchboard.callbacks.bodies import ChannelEventNotification, UnsupportedCallback
 from switchboard.configuration import App
-from switchboard.ids import AppId
-from switchboard.records import ChannelEvent, OptInReceived, OptOutReceived, UnsupportedReceived
+from switchboard.ids import AppId, MessageId
+from switchboard.records import ChannelEvent, OptInReceived, OptOutReceived, ProcessingMode, UnsupportedReceived
 from switchboard.rules.consent import ConsentList
 from switchboard.store import consents as store
+from switchboard.store import contacts
 from switchboard.store.consents import Change, Origin
+from switchboard.store.contacts import Addressed
 from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router import consent
@@ -27,31 +29,57 @@ async def keep(
     context: RouterContext, connection: Connection, facts: Sequence[Fact], apps: Mapping[AppId, App]
 ) -> list[Outgoing]:
     """Change consent as channels say, and tell the apps. All of it is the same when a fact is seen again."""
+    known = await contacts.match(connection, list(_addressed(facts, apps)))
     changes: list[Change] = []
     outgoing: list[Outgoing] = []
     for fact in facts:
         app = apps[fact.app_id]
+        matched = known.get(_id(fact))
+        contact_id = "" if matched is None else matched.contact_id
         match fact:
             case OptOutReceived():
                 changes += _change(fact, app, fact.opt_out_id, leaves=True)
                 outgoing += await consent.callbacks(
                     context, app, fact.identity, False,
-                    near=fact.opt_out_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+                    near=fact.opt_out_id, accepted_at=fact.accepted_at, event_at=fact.event_at, contact_id=contact_id,
                 )  # fmt: skip
             case OptInReceived():
                 changes += _change(fact, app, fact.opt_in_id, leaves=False)
                 outgoing += await consent.callbacks(
                     context, app, fact.identity, True,
-                    near=fact.opt_in_id, accepted_at=fact.accepted_at, event_at=fact.event_at,
+                    near=fact.opt_in_id, accepted_at=fact.accepted_at, event_at=fact.event_at, contact_id=contact_id,
                 )  # fmt: skip
             case UnsupportedReceived():
-                outgoing += await _unsupported(context, app, fact)
+                outgoing += await _unsupported(context, app, fact, contact_id)
             case ChannelEvent():
                 outgoing += await _channel_event(context, app, fact)
             case _:
                 assert_never(fact)
     await store.change(connection, changes)
     return outgoing
+
+
+def _id(fact: Fact) -> MessageId:
+    match fact:
+        case OptOutReceived():
+            return fact.opt_out_id
+        case OptInReceived():
+            return fact.opt_in_id
+        case UnsupportedReceived():
+            return fact.unsupported_id
+        case ChannelEvent():
+            return fact.channel_event_id
+        case _:
+            assert_never(fact)
+
+
+def _addressed(facts: Sequence[Fact], apps: Mapping[AppId, App]) -> Iterator[Addressed]:
+    """The people of facts, in CONVERSATION mode. None of these facts makes a contact of a stranger."""
+    for fact in facts:
+        if isinstance(fact, ChannelEvent) or apps[fact.app_id].processing_mode is not ProcessingMode.CONVERSATION:
+            continue
+        if fact.identity.identity:
+            yield Addressed(_id(fact), fact.project_id, (fact.identity,), creates=False)
 
 
 def _change(fact: OptOutReceived | OptInReceived, app: App, cause: str, *, leaves: bool) -> list[Change]:
@@ -72,12 +100,13 @@ def _change(fact: OptOutReceived | OptInReceived, app: App, cause: str, *, leave
     ]
 
 
-async def _unsupported(context: RouterContext, app: App, fact: UnsupportedReceived) -> list[Outgoing]:
+async def _unsupported(context: RouterContext, app: App, fact: UnsupportedReceived, contact_id: str) -> list[Outgoing]:
     payload = UnsupportedCallback(
         channel=fact.identity.channel,
         payload=fact.payload,
         processing_mode=app.processing_mode,
         id=fact.unsupported_id,
+        contact_id=contact_id,
         channel_identity=fact.identity,
     )
     body = bodies.body(

@@ -53,7 +53,9 @@ async def keep_messages(
     for item in told.values():
         outgoing += await _callbacks(context, item)
     wanted = [record for record in records if record.message_id in told]
-    return outgoing + await consent.on_messages(context, connection, wanted, apps, now)
+    return outgoing + await consent.on_messages(
+        context, connection, wanted, apps, now, {id: item.contact_id or "" for id, item in told.items()}
+    )
 
 
 def _inbound(

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from switchboard.identity import ChannelIdentity
-from switchboard.ids import AppId, MessageId, ProjectId
+from switchboard.ids import AppId, ContactId, MessageId, ProjectId
 from switchboard.reason import Reason
 from switchboard.records import ProcessingMode
 from switchboard.status import Status
@@ -23,6 +23,11 @@ class Envelope(Struct, frozen=True, omit_defaults=True):
     callback_url: str = ""
     #: Of the identity, where its channel scopes identities to apps.
     identity_app_id: str = ""
+    #: Of the conversation, or of the identity in dispatch mode: only of events from people.
+    correlation_id: str = ""
+    #: The event made its contact, its conversation: their callbacks are told again if its record is seen again.
+    makes_contact: bool = False
+    starts_conversation: bool = False
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):
@@ -50,6 +55,11 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
     due_at: datetime | None = None
     final_at: datetime | None = None
+
+    @property
+    def contact(self) -> ContactId | None:
+        """Its contact; None in dispatch mode."""
+        return ContactId(self.contact_id) if self.contact_id else None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -104,9 +114,7 @@ async def claim(pool: Pool, event_id: MessageId, seconds: float) -> bool:
     return await pool.fetchval(_CLAIM, event_id, timedelta(seconds=seconds)) is not None
 
 
-async def end(
-    connection: Connection, ended: Sequence[tuple[MessageId, Status, Reason | None]], now: datetime
-) -> None:
+async def end(connection: Connection, ended: Sequence[tuple[MessageId, Status, Reason | None]], now: datetime) -> None:
     """Write how events ended, once each. They are locked."""
     if ended:
         ids, statuses, reasons = zip(*ended, strict=True)
