@@ -146,7 +146,7 @@ class Tenant:
                 row = await connection.fetchrow("SELECT * FROM messages WHERE id = $1", message_id)
             return None if row is None else dict(row)
 
-        row = await wait_until(found, 20, f"{message_id} is planned")
+        row: Mapping[str, Any] | None = await wait_until(found, 20, f"{message_id} is planned")
         assert row is not None
         return row
 

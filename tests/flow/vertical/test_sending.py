@@ -93,7 +93,8 @@ def to(channel: str, identity: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("what", "fields", "status", "named"),
     [
-        ("a channel the app does not have", {"recipient": to("VIBER", "v1")}, 400, "VIBER"),
+        ("a channel the app does not have", {"recipient": to("WHATSAPP", "46701")}, 400, "WHATSAPP"),
+        ("a channel nobody has", {"recipient": to("PIGEON", "p1")}, 400, "unknown channel"),
         ("no number", {"recipient": to("SMS", "not a number")}, 400, "identity"),
         ("a message without content", {"message": {}}, 400, "message"),
         ("a ttl that is none", {"ttl": "soon"}, 400, "ttl"),

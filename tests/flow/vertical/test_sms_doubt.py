@@ -44,6 +44,21 @@ async def test_an_sms_of_unknown_fate_fails_after_its_wait_and_is_not_sent_again
     assert await app.installation.phone("SMS", number) == []
 
 
+async def test_a_connection_cut_with_submits_unanswered_sends_none_of_them_again(app: Tenant):
+    silent, cutting = [phone("9909") for _ in range(4)], [phone("9912") for _ in range(2)]
+    numbers = [*silent, *cutting]
+
+    ids = [await app.send("Are you there?", ("SMS", number)) for number in numbers]
+    await asyncio.gather(*(app.noted(message_id, "unknown") for message_id in ids))
+    for message_id in ids:
+        await app.hasten(message_id, seconds=UNKNOWN_WAIT_SECONDS)
+    await asyncio.gather(*(app.reported(message_id, "FAILED") for message_id in ids))
+    after = await app.send("And now?", ("SMS", phone()))
+    await app.reported(after, "QUEUED_ON_CHANNEL", "DELIVERED")
+
+    assert [len(app.installation.submissions(number)) for number in numbers] == [1] * 6
+
+
 @pytest.mark.parametrize(
     ("what", "ending"),
     [("no answer", "9910"), ("connection cut", "9913"), ("the answer is no PDU", "9928")],
