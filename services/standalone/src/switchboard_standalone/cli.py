@@ -113,6 +113,17 @@ def doctor(data: Data = None) -> None:
 
 
 @app.command()
+def verify(
+    settle_seconds: Annotated[
+        float, typer.Option(help="How long what follows from a fact may take, in seconds.")
+    ] = 300,
+    data: Data = None,
+) -> None:
+    """Look for messages and callbacks that were lost, forgotten or miscounted. Ends with 1 if there are any."""
+    _do("verify", lambda command: command.look(data, settle_seconds))
+
+
+@app.command()
 def migrate(data: Data = None) -> None:
     """Bring database and topics to this version. Safe to run by several at once."""
     _do("operate", lambda command: command.migrate(data))
