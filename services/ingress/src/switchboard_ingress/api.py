@@ -21,6 +21,9 @@ from switchboard.validation import Violation
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.auth import Authenticator
 from switchboard_ingress.body import Body
+from switchboard_ingress.capability import Capabilities
+from switchboard_ingress.consents import Consents
+from switchboard_ingress.callbacks import Callbacks
 from switchboard_ingress.errors import (
     Answer,
     ApiError,
@@ -32,6 +35,7 @@ from switchboard_ingress.errors import (
     Unavailable,
     success,
 )
+from switchboard_ingress.events import Events
 from switchboard_ingress.explain import Explaining
 from switchboard_ingress.limits import ProjectRate
 from switchboard_ingress.messages import Messages, read_source
@@ -54,8 +58,7 @@ _NOT_BUILT: Final = (
     "/messages:fetch-last-message", "/messages:transcode",
     "/contacts", "/contacts:getChannelProfile", "/contacts:identityConflicts", "/contacts/{id}",
     "/conversations", "/conversations:recent", "/conversations/{id}",
-    "/events:send", "/events", "/events/{id}", "/capability:query",
-    "/apps/{id}/consents/{list_type}", "/apps/{id}/consents/identities/{identity}", "/settings",
+    "/settings",
     "/templates", "/templates/{id}", "/templates/{id}/translations", "/optins:register", "/optouts:register",
 )  # fmt: skip
 
@@ -92,15 +95,19 @@ class Api:
         messages: Messages,
         apps: Apps,
         webhooks: Webhooks,
+        callbacks: Callbacks,
         explaining: Explaining,
         timelines: Timelines,
+        events: Events,
+        capabilities: Capabilities,
+        consents: Consents,
         max_body_bytes: int,
     ) -> None:
         self._auth = auth
         self._rate = rate
         self._sending = sending
         self._max_body_bytes = max_body_bytes
-        self._router = _router(messages, apps, webhooks, explaining, timelines)
+        self._router = _router(messages, apps, webhooks, callbacks, explaining, timelines, events, capabilities, consents)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -221,7 +228,16 @@ def _find(router: Router, scope: Scope, rest: str) -> tuple[Operation, dict[str,
     raise NotFound("There is no such endpoint.")
 
 
-def _router(messages: Messages, apps: Apps, webhooks: Webhooks, explaining: Explaining, timelines: Timelines) -> Router:
+def _router(
+    messages: Messages,
+    apps: Apps,
+    webhooks: Webhooks,
+    explaining: Explaining,
+    timelines: Timelines,
+    events: Events,
+    capabilities: Capabilities,
+    consents: Consents,
+) -> Router:
     """Every operation but `messages:send`."""
 
     async def get_message(call: Call) -> Any:
@@ -256,12 +272,49 @@ def _router(messages: Messages, apps: Apps, webhooks: Webhooks, explaining: Expl
         },
         "/apps/{id}/webhooks": {"GET": lambda call: webhooks.list(call.project_id, call.path["id"])},
         "/webhooks": {"POST": lambda call: webhooks.create(call.project_id, call.body)},
+        "/apps/{id}/endpoints": {"GET": lambda call: callbacks.endpoints(call.project_id, call.path["id"])},
+        "/apps/{id}/callbacks": {"GET": lambda call: callbacks.page(call.project_id, call.path["id"], call.filters)},
+        "/apps/{id}/callbacks:replay": {
+            "POST": lambda call: callbacks.replay(call.project_id, call.path["id"], call.body)
+        },
+        "/apps/{id}/callbacks:resume": {
+            "POST": lambda call: callbacks.resume(call.project_id, call.path["id"], call.body)
+        },
+        "/apps/{id}/callbacks:dismiss": {
+            "POST": lambda call: callbacks.dismiss(call.project_id, call.path["id"], call.body)
+        },
+        "/apps/{id}/callback-orders": {"GET": lambda call: callbacks.orders(call.project_id, call.path["id"])},
+        "/callback-orders/{id}": {
+            "GET": lambda call: callbacks.order(call.project_id, call.path["id"]),
+            "DELETE": lambda call: callbacks.cancel(call.project_id, call.path["id"]),
+        },
+        # An id holds no colon: the actions come before what they are done to.
+        "/callbacks/{id}:redeliver": {"POST": lambda call: callbacks.redeliver(call.project_id, call.path["id"])},
+        "/callbacks/{id}:dismiss": {"POST": lambda call: callbacks.dismiss_one(call.project_id, call.path["id"])},
+        "/callbacks/{id}": {"GET": lambda call: callbacks.get(call.project_id, call.path["id"])},
+        "/webhooks/{id}:test": {"POST": lambda call: callbacks.test(call.project_id, call.path["id"])},
+        "/webhooks/{id}:rotate-secret": {
+            "POST": lambda call: webhooks.rotate_secret(call.project_id, call.path["id"], call.body)
+        },
         "/webhooks/{id}": {
             "GET": lambda call: webhooks.get(call.project_id, call.path["id"]),
             "PATCH": patch_webhook,
             "DELETE": lambda call: webhooks.delete(call.project_id, call.path["id"]),
         },
         "/messages:send": {},
+        "/events:send": {"POST": lambda call: events.send(call.project_id, call.body)},
+        "/events": {"GET": lambda call: events.page(call.project_id, call.filters)},
+        "/events/{id}": {
+            "GET": lambda call: events.get(call.project_id, call.path["id"]),
+            "DELETE": lambda call: events.delete(call.project_id, call.path["id"]),
+        },
+        "/capability:query": {"POST": lambda call: capabilities.ask(call.project_id, call.body)},
+        "/apps/{id}/consents/identities/{identity:path}": {
+            "GET": lambda call: consents.audit(call.project_id, call.path["id"], call.path["identity"])
+        },
+        "/apps/{id}/consents/{list_type}": {
+            "GET": lambda call: consents.page(call.project_id, call.path["id"], call.path["list_type"], call.filters)
+        },
     }
     routes: Iterable[_Operations] = [
         *(_Operations(path, {}) for path in _NOT_BUILT),

@@ -21,9 +21,19 @@ from switchboard.configuration.types import ClientCredentials, TargetType
 from switchboard.records import ProcessingMode
 from switchboard.rules.progress import OnUnknown
 from switchboard.trigger import Trigger
+from switchboard_ingress.capability import CapabilityAnswer
+from switchboard_ingress.consents import ConsentAudit, ConsentIdentities
+from switchboard_ingress.events import ConversationEvent, EventList, SendEventAnswer
 from switchboard_ingress.explain import Explanation
 from switchboard_ingress.messages import ConversationMessage, MessageList
-from switchboard_ingress.requests import AppInput, MessagePatch, SendRequest, WebhookInput
+from switchboard_ingress.requests import (
+    AppInput,
+    CapabilityRequest,
+    MessagePatch,
+    SendEventRequest,
+    SendRequest,
+    WebhookInput,
+)
 from switchboard_ingress.timelines import MessageTimeline
 
 _REF: Final = "#/components/schemas/{name}"
@@ -149,6 +159,22 @@ OPERATIONS: Final = (
     Operation("get", "/webhooks/{webhook_id}", "Get a webhook", WebhookAnswer),
     Operation("patch", "/webhooks/{webhook_id}", "Update a webhook", WebhookAnswer, WebhookInput, _MASK),
     Operation("delete", "/webhooks/{webhook_id}", "Delete a webhook", NothingToSay),
+    Operation("post", "/events:send", "Send an event", SendEventAnswer, SendEventRequest),
+    Operation(
+        "get", "/events", "List events", EventList, query=("conversation_id", "contact_id", "page_size", "page_token")
+    ),
+    Operation("get", "/events/{event_id}", "Get an event", ConversationEvent),
+    Operation("delete", "/events/{event_id}", "Delete an event from storage", NothingToSay),
+    Operation(
+        "post", "/capability:query", "Ask where somebody can be reached", CapabilityAnswer, CapabilityRequest
+    ),
+    Operation(
+        "get", "/apps/{app_id}/consents/{list_type}", "List who left", ConsentIdentities,
+        query=("page_size", "page_token"),
+    ),
+    Operation(
+        "get", "/apps/{app_id}/consents/identities/{identity}", "List the changes of somebody's consent", ConsentAudit
+    ),
 )  # fmt: skip
 
 

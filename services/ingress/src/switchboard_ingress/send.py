@@ -17,8 +17,9 @@ from switchboard.channel.manifest import Manifest
 from switchboard.configuration import App, Configuration
 from switchboard.crash import crash_point
 from switchboard.identity import CONTRACT_CHANNELS, ChannelIdentity, ChannelName, keyed_hash
-from switchboard.ids import AppId, MessageId, ProjectId, is_ulid, mint, time_of
-from switchboard.records import MessageAccepted, ProcessingMode
+from switchboard.ids import AppId, ContactId, MessageId, ProjectId, is_ulid, mint, time_of
+from switchboard.records import AcceptedRecord, CapabilityAsked, EventAccepted, MessageAccepted, ProcessingMode
+from switchboard.rules.consent import ContentType
 from switchboard.store.pool import TRANSIENT_ERRORS
 from switchboard.topics import MESSAGES_ACCEPTED
 from switchboard.validation import Violation, validate, well_formed_url
@@ -34,7 +35,7 @@ from switchboard_ingress.checks import (
 from switchboard_ingress.errors import Answer, BadRequest, NotFound, Unavailable, success
 from switchboard_ingress.idempotency import IdempotencyKeys
 from switchboard_ingress.limits import WaitingCounts
-from switchboard_ingress.requests import ProcessingStrategy, Queue, Recipient, SendRequest
+from switchboard_ingress.requests import MetadataStrategy, ProcessingStrategy, Queue, Recipient, SendRequest
 from switchboard_ingress.settings import UnconfiguredChannel
 from switchboard_ingress.steps import check_steps
 
@@ -114,12 +115,23 @@ class Sending:
         return _answer(record)
 
     async def _produce(self, record: MessageAccepted) -> None:
+        key = _order_key(self._policy.hash_key, record.project_id, record.identities, record.contact_id)
+        await self.produce(record, key, record.message_id)
+        _accepted.inc()
+
+    async def accept_other(self, record: EventAccepted | CapabilityAsked, id: MessageId) -> None:
+        """Hand over what is no message, in order with the person's messages. Raises Unavailable."""
+        key = _order_key(self._policy.hash_key, record.project_id, record.identities, record.contact_id)
+        await self.produce(record, key, id)
+
+    async def produce(self, record: AcceptedRecord, key: bytes, id: MessageId) -> None:
+        """Hand a record to the broker; when this returns it is durable. Raises Unavailable: not confirmed."""
         if self._pending >= self._policy.max_pending:
             _unconfirmed.inc()
             raise Unavailable("Too many messages wait for the broker: not confirmed, try again.")
         outgoing = Outgoing(
             self._topic,
-            _order_key(self._policy.hash_key, record),
+            key,
             MESSAGES_ACCEPTED.encode(record),
             MESSAGES_ACCEPTED.headers(record),
         )
@@ -130,11 +142,10 @@ class Sending:
             crash_point("ingress.after_produce")
         except (PublishFailed, NotStarted) as error:
             _unconfirmed.inc()
-            log.warning("a message is not confirmed", message_id=record.message_id, why=str(error))
+            log.warning("a message is not confirmed", message_id=id, why=str(error))
             raise Unavailable("The broker does not answer: not confirmed, try again.") from error
         finally:
             self._pending -= 1
-        _accepted.inc()
 
 
 async def find_app(configuration: Configuration, project_id: ProjectId, app_id: str, *, strict: bool) -> App:
@@ -159,8 +170,8 @@ def accept(
 ) -> MessageAccepted:
     """The record of a valid request. Pure. Raises BadRequest with everything that is wrong with it."""
     found: list[Violation] = []
-    mode = _mode(request, app, found)
-    identities = _identities(request.recipient, mode, app, rules, found)
+    mode = _mode(request, app)
+    identities = identities_of(request.recipient, mode, app, rules, found)
     order = _order(request, app, rules, found)
     found += _prefixed("message", validate(request.message, order or [identity.channel for identity in identities]))
     found += _check_conversation_metadata(request.conversation_metadata)
@@ -186,10 +197,12 @@ def accept(
         message=request.message,
         mode=mode,
         identities=identities,
+        contact_id=None if request.recipient.contact_id is None else ContactId(request.recipient.contact_id),
         channel_priority_order=order,
         channel_properties=request.channel_properties,
         metadata=request.message_metadata or "",
         conversation_metadata=request.conversation_metadata,
+        patches_metadata=request.conversation_metadata_update_strategy is MetadataStrategy.MERGE_PATCH,
         correlation_id=request.correlation_id or "",
         callback_url=request.callback_url or "",
         high_priority=request.queue is Queue.HIGH_PRIORITY,
@@ -197,24 +210,26 @@ def accept(
         channel_steps=request.channel_steps,
         on_unknown=request.on_unknown,
         traceparent=traceparent,
+        content_type=request.message_content_type or ContentType.CONTENT_UNKNOWN,
     )
 
 
-def _mode(request: SendRequest, app: App, found: list[Violation]) -> ProcessingMode:
+def _mode(request: SendRequest, app: App) -> ProcessingMode:
     if request.processing_strategy is ProcessingStrategy.DISPATCH_ONLY:
         return ProcessingMode.DISPATCH
-    if app.processing_mode is not ProcessingMode.DISPATCH:
-        found.append(Violation("processing_strategy", "this version of Switchboard sends in DISPATCH only"))
     return app.processing_mode
 
 
-def _identities(
+def identities_of(
     recipient: Recipient, mode: ProcessingMode, app: App, rules: SendRules, found: list[Violation]
 ) -> tuple[ChannelIdentity, ...]:
+    """A recipient's identities in their channels' own spelling. What is wrong with them is added to `found`."""
     if (recipient.contact_id is None) == (recipient.identified_by is None):
         found.append(Violation("recipient", "exactly one of contact_id and identified_by is expected"))
     if recipient.contact_id is not None and mode is ProcessingMode.DISPATCH:
         found.append(Violation("recipient.contact_id", "is not known in DISPATCH mode: identified_by is expected"))
+    elif recipient.contact_id is not None and (not recipient.contact_id or "\x00" in recipient.contact_id):
+        found.append(Violation("recipient.contact_id", "is required"))
     if recipient.identified_by is None:
         return ()
     where = "recipient.identified_by.channel_identities"
@@ -226,7 +241,7 @@ def _identities(
     for number, identity in enumerate(given):
         place = f"{where}[{number}]"
         channel = ChannelName(identity.channel)
-        found += _check_channel(f"{place}.channel", channel, app, rules)
+        found += check_channel(f"{place}.channel", channel, app, rules)
         if channel in seen:
             found.append(Violation(f"{place}.channel", f"{channel} has its identity already"))
         seen.add(channel)
@@ -244,13 +259,14 @@ def _identities(
 def _order(request: SendRequest, app: App, rules: SendRules, found: list[Violation]) -> tuple[ChannelName, ...]:
     order = tuple(map(ChannelName, request.channel_priority_order))
     for number, channel in enumerate(order):
-        found += _check_channel(f"channel_priority_order[{number}]", channel, app, rules)
+        found += check_channel(f"channel_priority_order[{number}]", channel, app, rules)
         if channel in order[:number]:
             found.append(Violation(f"channel_priority_order[{number}]", f"{channel} is there already"))
     return order
 
 
-def _check_channel(field: str, channel: ChannelName, app: App, rules: SendRules) -> Iterator[Violation]:
+def check_channel(field: str, channel: ChannelName, app: App, rules: SendRules) -> Iterator[Violation]:
+    """A channel must be one of the contract, and by default one of the app's."""
     if channel not in CONTRACT_CHANNELS:
         yield Violation(field, "unknown channel")
     elif rules.unconfigured_channel is UnconfiguredChannel.REJECT:
@@ -279,9 +295,13 @@ def _prefixed(prefix: str, violations: list[Violation]) -> Iterator[Violation]:
         yield Violation(f"{prefix}.{violation.field}".removesuffix("."), violation.description)
 
 
-def _order_key(hash_key: bytes, record: MessageAccepted) -> bytes:
-    first = record.identities[0]
-    return keyed_hash(hash_key, record.project_id, first.channel, first.identity)
+def _order_key(
+    hash_key: bytes, project_id: ProjectId, identities: tuple[ChannelIdentity, ...], contact_id: ContactId | None
+) -> bytes:
+    if contact_id is not None:
+        return keyed_hash(hash_key, project_id, "contact", contact_id)
+    first = identities[0]
+    return keyed_hash(hash_key, project_id, first.channel, first.identity)
 
 
 def _answer(record: MessageAccepted) -> Answer:

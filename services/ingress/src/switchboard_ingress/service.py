@@ -21,6 +21,9 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard_ingress.api import Api
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.auth import Authenticator, TokenMint
+from switchboard_ingress.capability import Capabilities
+from switchboard_ingress.consents import Consents
+from switchboard_ingress.events import Events
 from switchboard_ingress.explain import Explaining
 from switchboard_ingress.idempotency import IdempotencyKeys
 from switchboard_ingress.limits import ProjectRate, WaitingCounts
@@ -90,15 +93,19 @@ async def serving(
             ),
         )
         apps = Apps(configuration, channels, waiting)
+        tokens = PageTokens(keys.derive("page-tokens"))
         yield Api(
             Authenticator(configuration, TokenMint(keys, clock, settings.token_seconds)),
             ProjectRate(settings.project_requests_per_second),
             sending,
-            Messages(pool, configuration, channels, PageTokens(keys.derive("page-tokens"))),
+            Messages(pool, configuration, channels, tokens),
             apps,
             Webhooks(configuration.store, apps),
             Explaining(pool, configuration, rules, previews, strict_ids=settings.strict_ids),
             Timelines(pool),
+            Events(pool, configuration, sending, rules, tokens, strict_ids=settings.strict_ids),
+            Capabilities(pool, configuration, sending, rules, strict_ids=settings.strict_ids),
+            Consents(pool, apps, tokens),
             settings.max_body_bytes,
         )
 
