@@ -63,7 +63,20 @@ async def test_an_update_the_provider_posts_twice_is_one_message(app: Tenant):
     await heard(app, sender, "Once", "And again")
 
 
-async def test_what_a_person_writes_is_told_in_order(app: Tenant):
+async def test_a_long_text_whose_parts_are_delivered_twice_is_one_message(app: Tenant):
+    number = phone()
+
+    answer = await app.installation.simulator(
+        "POST", "/inbound", **{"channel": "SMS", "from": number, "to": app.number, "text": LONG, "times": 2}
+    )
+    assert answer.status == 200, answer.content
+    await heard(app, number, LONG)
+    await app.say("SMS", number, "And that is all")
+
+    await heard(app, number, LONG, "And that is all")
+
+
+async def test_everything_a_person_writes_is_told(app: Tenant):
     number, person = phone(), chat()
     written = [f"Number {place}" for place in range(10)]
 

@@ -7,10 +7,10 @@ Wrong input answers 400, something that is not there 404, something that makes n
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -79,6 +79,8 @@ class InboundOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     contact: tuple[str, str] | None = None
     #: The id of the message on the phone that this answers.
     reply_to: str = ""
+    #: SMS: how often the SMSC delivers it, or each of its parts.
+    times: Annotated[int, Meta(ge=1, le=10)] = 1
 
 
 class PressOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -206,7 +208,7 @@ class Control:
         if order.channel == SMS:
             if not order.to:
                 raise ControlError(400, "on SMS `to` is expected: the number the person writes to")
-            return _json({"message_id": self._world.smsc.say(order.sender, order.to, order.text)})
+            return _json({"message_id": self._world.smsc.say(order.sender, order.to, order.text, times=order.times)})
         raise ControlError(400, f"channel is expected to be one of {', '.join(self._world.channels)}")
 
     async def _press(self, request: Request) -> Response:
