@@ -21,6 +21,7 @@ from switchboard.ids import MessageId
 from switchboard.reason import ReasonCode
 from switchboard_channels.sms.account import SmscAccount
 from switchboard_channels.sms.encoding import DefaultAlphabet
+from switchboard_channels.sms.manifest import MANIFEST
 from switchboard_channels.sms.render import (
     attempt_reference,
     preview,
@@ -152,3 +153,19 @@ def test_a_preview_refuses_what_sending_would() -> None:
         )  # fmt: skip
 
     assert refused.value.reason.code is ReasonCode.MESSAGE_SPLIT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 20.0),
+        ({"max_binds": 5}, 50.0),
+        ({"account_messages_per_second": 12.5}, 12.5),
+        ({"messages_per_second": None}, None),
+        ({"messages_per_second": None, "account_messages_per_second": 12.5}, 12.5),
+    ],
+)
+def test_an_account_goes_as_fast_as_it_says_or_as_its_binds_together(
+    settings: dict[str, float | None], rate: float | None
+) -> None:
+    assert MANIFEST.rate_of(ACCOUNT.model_copy(update=settings)) == rate

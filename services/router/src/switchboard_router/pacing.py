@@ -36,18 +36,32 @@ async def pacing_for(context: RouterContext, steps: Iterable[tuple[AppId, RouteS
     """The lanes that attempts at these steps pass through, with their limits."""
     limits: dict[LaneId, Limits] = {}
     paced: set[LaneId] = set()
+    looked_at: set[LaneId] = set()
     for app_id, step in steps:
         lane = dispatch_lane(app_id, step.channel)
         if lane not in limits:
             app = await context.configuration.app(app_id)
             rate = app.rate_limits.outbound if app is not None else 0
             limits[lane] = _limits(rate or context.default_lane_rate)
-        manifest = context.manifests.get(step.channel)
-        if manifest is not None and manifest.rate_per_second is not None:
-            account = account_lane(step.account)
+        account = account_lane(step.account)
+        if account in looked_at:
+            continue
+        looked_at.add(account)
+        if (account_rate := await _account_rate(context, app_id, step)) is not None:
             paced.add(account)
-            limits[account] = _limits(manifest.rate_per_second)
+            limits[account] = _limits(account_rate)
     return Pacing(limits, frozenset(paced))
+
+
+async def _account_rate(context: RouterContext, app_id: AppId, step: RouteStep) -> float | None:
+    """Units a second of the account that a step sends through. None: it is not paced."""
+    manifest = context.manifests.get(step.channel)
+    if manifest is None:
+        return None
+    if manifest.account_rate is None:
+        return manifest.rate_per_second
+    account = await context.configuration.account(step.account, app_id)
+    return manifest.rate_of(None if account is None else account.settings)
 
 
 async def lock(connection: Connection, pacing: Pacing) -> LockedLanes:

@@ -47,6 +47,12 @@ class SmscAccount(BaseModel):
     messages_per_second: float | None = Field(
         10.0, gt=0, description="Parts a second one bind may send; null: as fast as the window allows."
     )
+    account_messages_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="Parts a second the account may send, over all binds, instances and apps; null: what its binds "
+        "may send together.",
+    )
     connect_timeout_seconds: float = Field(10.0, gt=0)
     bind_timeout_seconds: float = Field(10.0, gt=0)
     response_timeout_seconds: float = Field(
@@ -91,6 +97,13 @@ class SmscAccount(BaseModel):
     )
     receipt_errors: ErrorTable = Field(ErrorTable.SINCH, description="Whose error numbers receipts carry.")
     accepted_is_delivered: bool = Field(False, description="Take ACCEPTD for delivery: some carriers never say more.")
+
+    @property
+    def account_rate(self) -> float | None:
+        """Parts a second over all binds and instances. None: as fast as the windows allow."""
+        if self.account_messages_per_second is not None:
+            return self.account_messages_per_second
+        return None if self.messages_per_second is None else self.messages_per_second * self.max_binds
 
     @cached_property
     def address_rules(self) -> AddressRules:

@@ -45,4 +45,5 @@ MANIFEST: Final = Manifest(
     properties=frozenset({"SMS_SENDER", "SMS_FLASH_MESSAGE", "SMS_MAX_NUMBER_OF_MESSAGE_PARTS"}),
     report_metadata=ReportMetadata("sms_batch_id", "number_of_message_parts", "SMS_MAX_NUMBER_OF_MESSAGE_PARTS"),
     account_settings=SmscAccount,
+    account_rate=lambda settings: settings.account_rate,
 )

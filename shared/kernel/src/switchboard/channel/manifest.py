@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 from pydantic import BaseModel
@@ -99,7 +100,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
     properties: frozenset[str] = frozenset()
     #: What one message costs in the provider's unit, counted by `render.units`, per second and account. None: no limit.
     rate_per_second: float | None = None
+    #: The same where it is a setting of the account: reads the rate over all binds and instances from an instance of
+    #: `account_settings`, None for no limit. Goes before `rate_per_second`.
+    account_rate: Callable[[Any], float | None] | None = None
     #: What the channel adds to its delivery reports, where it adds anything of its own.
     report_metadata: ReportMetadata | None = None
     #: What an operator writes down for a provider account (OPERATOR channels). Secrets are `SecretStr`.
     account_settings: type[BaseModel] | None = None
+
+    def rate_of(self, settings: Any) -> float | None:
+        """Units a second that an account with these settings (None: not known) may send. None: no limit."""
+        if self.account_rate is not None and settings is not None:
+            return self.account_rate(settings)
+        return self.rate_per_second
