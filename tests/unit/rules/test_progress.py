@@ -26,6 +26,7 @@ from switchboard.rules.progress import (
     Progress,
     backoff_seconds,
     on_abandoned,
+    on_app_gone,
     on_dead_letter,
     on_due,
     on_outcome,
@@ -581,3 +582,32 @@ def test_the_progress_can_be_stored_and_read_back():
 
     assert msgspec.json.decode(msgspec.json.encode(progress), type=Progress) == progress
     assert replace(progress) == progress
+
+
+class TestAppGone:
+    """The app was deleted: what was decided to be tried is not, and the message ends."""
+
+    def test_a_retry_and_a_failover_are_not_made(self):
+        retried = Story(SMS)
+        retried.outcome(FailedForNow(BUSY))
+        switched = Story(BOTH)
+        switched.outcome(Rejected(REJECTED))
+        due = on_due(retried.progress, SMS, PATIENT, None, at(600))
+
+        for decision, told in (
+            (due, [Status.FAILED]),
+            (switched.last, [Status.SWITCHING_CHANNEL, Status.FAILED]),
+        ):
+            over = on_app_gone(decision, at(600))
+            assert decision.effects.dispatch is not None
+            assert over.effects.dispatch is None
+            assert over.effects.ended == decision.effects.ended
+            assert [callback.status for callback in over.effects.callbacks] == told
+            assert over.progress.is_final
+            assert over.progress.reason is not None
+            assert over.progress.reason.code is ReasonCode.UNKNOWN_APP
+
+    def test_what_plans_nothing_stays_as_it_is(self):
+        accepted = Story(SMS).outcome(ACCEPTED)
+
+        assert on_app_gone(accepted.last, at(9)) is accepted.last

@@ -29,6 +29,7 @@ from switchboard.rules.progress import (
     Phase,
     in_turn,
     on_abandoned,
+    on_app_gone,
     on_due,
     on_outcome,
     on_receipt,
@@ -98,6 +99,7 @@ class OnAttempts:
                     attempt = attempts.get((message_id, message.progress.step, message.progress.submission))
                     decided.append(await self._decide(connection, message, fact, attempt, now))
             decided = await unsubscribed.leave_out(self._context, connection, decided, now)
+            decided = [await self._unless_app_is_gone(item, now) for item in decided]
             decided = await self._with_contents(connection, decided)
             outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
             outputs += await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
@@ -170,6 +172,13 @@ class OnAttempts:
         causes = [cause_of(fact) for fact in recorded]
         told = await timeline.find_causes(connection, [message.id] * len(causes), causes) if causes else {}
         return [fact for fact in recorded if (message.id, cause_of(fact)) not in told]
+
+    async def _unless_app_is_gone(self, item: Decided, now: datetime) -> Decided:
+        if item.decision.effects.dispatch is None:
+            return item
+        if await self._context.configuration.app(item.message.app_id) is not None:
+            return item
+        return replace(item, decision=on_app_gone(item.decision, now))
 
     async def _with_contents(self, connection: Connection, decided: Sequence[Decided]) -> list[Decided]:
         """Contents are read only where something is to be published."""

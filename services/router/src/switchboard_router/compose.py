@@ -12,6 +12,7 @@ from switchboard.bus import BatchHandler, Consumer
 from switchboard.bus.settlement import Settlement
 from switchboard.channel.registry import manifests, renderers
 from switchboard.lanes.drainer import Drainer
+from switchboard.lanes.gone import GoneApps
 from switchboard.runtime import Runtime
 from switchboard.settings import CommonSettings
 from switchboard.store.expiry import ConversationSweep, ReplyContextSweep
@@ -69,6 +70,7 @@ async def waiting_work(context: RouterContext, runtime: Runtime[RouterSettings])
     sweeper = Sweeper(
         [
             DueSweep(runtime.pool, granting.tell),
+            GoneApps(runtime.pool, granting.tell),
             BodySweep(runtime.pool, settlement.settled),
             DaySweep(runtime.pool),
             EventSweep(runtime.pool, granting.tell_events, settlement.settled),

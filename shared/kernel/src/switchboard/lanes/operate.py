@@ -7,12 +7,13 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from switchboard.ids import LaneId
+from switchboard.ids import AppId, LaneId
 from switchboard.lanes import gate as gates
 from switchboard.lanes.drainer import TellAbandoned
 from switchboard.lanes.gate import GateState
+from switchboard.lanes.gcra import interval_ns
 from switchboard.lanes.lane import LaneKind
-from switchboard.lanes.locked import AttemptKey, lane_of, lock_lanes
+from switchboard.lanes.locked import NOTIFY_CHANNEL, AttemptKey, lane_of, lock_lanes
 from switchboard.lanes.round import ABANDON_CHUNK, mark_abandoned
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import StepAbandoned
@@ -107,6 +108,23 @@ async def purge(pool: Pool, lane: LaneId, tell: TellAbandoned, *, reason: Reason
         told += len(keys)
     log.info("lane_purged", lane=lane, told=told)
     return told
+
+
+async def set_rate(pool: Pool, app_id: AppId, per_second: int) -> None:
+    """Let what waits in an app's dispatch lanes go at this rate at once; planning brings the other limits along."""
+    async with pool.acquire() as connection, connection.transaction():
+        ids = await connection.fetch(
+            "SELECT id FROM switchboard.lanes WHERE kind = 'dispatch' AND id >= $1 AND id < $2 ORDER BY id",
+            f"dispatch:{app_id}:", f"dispatch:{app_id};",
+        )  # fmt: skip
+        now: datetime = await connection.fetchval("SELECT switchboard.now()")
+        lanes = await lock_lanes(connection, {LaneId(row["id"]): None for row in ids}, now)
+        for row in ids:
+            lanes.change(row["id"]).interval_ns = interval_ns(per_second)
+        await lanes.save(connection)
+        for row in ids:
+            # Its drainer sleeps until the slot that the rate before had promised.
+            await connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, row["id"])
 
 
 async def _set_gate(pool: Pool, lane: LaneId, *, pausing: bool) -> None:

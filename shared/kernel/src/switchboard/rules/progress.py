@@ -343,6 +343,15 @@ def on_abandoned(
     return replace(decision, effects=effects)
 
 
+def on_app_gone(decision: Decision, now: datetime) -> Decision:
+    """The app was deleted: what was decided to be tried next is not tried, and the message ends."""
+    if decision.effects.dispatch is None:
+        return decision
+    over = _fail(decision.progress, APP_GONE, now, f"{decision.note}; the app is gone")
+    callbacks = decision.effects.callbacks + over.effects.callbacks
+    return replace(over, effects=replace(decision.effects, dispatch=None, callbacks=callbacks))
+
+
 def on_resolved(
     progress: Progress,
     route: Route,
@@ -412,6 +421,8 @@ def backoff_seconds(tries: int, attempt_name: str) -> float:
 
 #: What a message fails with that a fault of ours ended.
 INTERNAL_ERROR: Final = Reason(ReasonCode.INTERNAL_ERROR, "The message could not be processed.")
+#: What the messages of an app end with that was deleted.
+APP_GONE: Final = Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more.")
 _AWAITS_OUTCOME: Final = frozenset({Phase.SENDING, Phase.CLAIMED, Phase.UNKNOWN})
 _EXPIRED: Final = Reason(ReasonCode.MESSAGE_EXPIRED, "No channel took the message before its time was up.")
 _NO_REPORT: Final = Reason(

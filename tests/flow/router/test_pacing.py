@@ -1,0 +1,197 @@
+"""Lanes as the router uses them: provider accounts, priority, closed gates, purges, deleted apps, rates."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from tests.flow.router.conftest import CHAT, PHONE, SMS, TELEGRAM, Router
+
+from switchboard.channel.outcome import Rejected
+from switchboard.content import AppMessage, TextMessage
+from switchboard.ids import LaneId, MessageId
+from switchboard.lanes import operate
+from switchboard.lanes.drainer import Drainer
+from switchboard.lanes.gone import GoneApps
+from switchboard.lanes.round import Granted
+from switchboard.reason import Reason, ReasonCode
+from switchboard.records import AttemptFinished, MessageAccepted, StepAbandoned
+from switchboard.testing import wait_until
+from switchboard_router.granting import Granting
+
+LONG = AppMessage(text_message=TextMessage("x" * 400))
+
+
+class Line:
+    """A drainer whose records go to the router's handler at once."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.granted: list[MessageId] = []
+        self.told: list[StepAbandoned] = []
+        self._granting = Granting(router.context, router.prefix)
+        self.drainer = Drainer(router.context.pool, self._publish, self.tell)
+
+    async def drain(self, seconds: float = 0) -> None:
+        """Let time pass, then give out what is due."""
+        await self.router.context.pool.execute(
+            "UPDATE clock SET shift = shift + make_interval(secs => $1)", float(seconds)
+        )
+        for _ in range(2):
+            # The first round learns which accounts' lanes it needs.
+            self.drainer.wake()
+            await self.drainer.drain_once()
+
+    async def tell(self, records: Sequence[Any]) -> None:
+        self.told += [record for record in records if isinstance(record, StepAbandoned)]
+        await self.router.tell(*records)
+
+    async def _publish(self, granted: Sequence[Granted]) -> None:
+        self.granted += [item.message_id for item in granted]
+        await self._granting.publish(granted)
+
+
+@pytest.fixture
+def line(router: Router) -> Line:
+    return Line(router)
+
+
+def lane_of(router: Router, channel: str = "SMS") -> LaneId:
+    return LaneId(f"dispatch:{router.app.id}:{channel}")
+
+
+async def waiting(router: Router, channel: str = "") -> list[str]:
+    rows = await router.context.pool.fetch(
+        "SELECT message_id FROM lane_items WHERE lane LIKE $1 ORDER BY priority, sequence", f"%{channel}"
+    )
+    return [row["message_id"] for row in rows]
+
+
+def statuses(callbacks: Sequence[Any]) -> list[str]:
+    reports = [msgspec.json.decode(callback.body).get("message_delivery_report") for callback in callbacks]
+    return [report["status"] for report in reports if report]
+
+
+async def fill(router: Router, **fields: Any) -> list[MessageAccepted]:
+    """Plan more than may start at once."""
+    records = [router.accepted(PHONE, **fields) for _ in range(5)]
+    await router.plan(*records)
+    return records
+
+
+async def test_an_account_is_paced_in_parts_over_all_its_apps(router: Router, make_router: Any, line: Line) -> None:
+    await router.context.configuration.store.put_account(
+        SMS, "main", b'{"host": "127.0.0.1", "system_id": "sb", "account_messages_per_second": 0.1}'
+    )
+
+    async def is_heard() -> bool:
+        [account] = await router.context.configuration.accounts(SMS)
+        return bool(account.settings.account_rate == 0.1)
+
+    await wait_until(is_heard)
+    other: Router = await make_router()
+    first = replace(router.accepted(PHONE), message=LONG)
+    await router.plan(first)
+    await other.plan(second := other.accepted(PHONE))
+
+    # Three parts at one in ten seconds hold the account for thirty, whichever app comes next.
+    assert [order.message_id for order in await router.dispatched(SMS)] == [first.message_id]
+    await line.drain(15)
+    assert line.granted == []
+    await line.drain(15)
+    assert line.granted == [second.message_id]
+    rate = await router.context.pool.fetchval("SELECT interval_ns FROM lanes WHERE id = 'account:SMS:main'")
+    assert rate == 10_000_000_000
+
+
+async def test_high_goes_before_normal_in_one_lane(router: Router, line: Line) -> None:
+    await fill(router)
+    normal = await waiting(router)
+    urgent = router.accepted(PHONE, high_priority=True)
+    await router.plan(urgent)
+
+    await line.drain(1)
+
+    assert line.granted[0] == urgent.message_id
+    while await waiting(router):
+        await line.drain(1)
+    assert line.granted[1:] == normal
+
+
+async def test_what_waits_at_a_gate_that_closes_goes_to_the_other_channel(router: Router, line: Line) -> None:
+    # Planned by chat first: the lane on SMS is full of messages that have nowhere else to go.
+    alone = await fill(router)
+    both = [router.accepted(PHONE, CHAT) for _ in range(3)]
+    await router.plan(*both)
+    await router.context.pool.execute(
+        "UPDATE lanes SET gate = 'closed', fail_streak = 10, probe_at = now() + interval '60 s'"
+        " WHERE id = $1", lane_of(router),
+    )  # fmt: skip
+
+    await line.drain()
+
+    assert [record.message_id for record in line.told] == [record.message_id for record in both]
+    moved = {order.message_id for order in await router.dispatched(TELEGRAM)}
+    assert moved | set(await waiting(router, "TELEGRAM")) == {record.message_id for record in both}
+    assert statuses(await router.callbacks()) == ["SWITCHING_CHANNEL"] * 3
+    assert set(await waiting(router, "SMS")) <= {record.message_id for record in alone}
+
+
+async def test_purged_messages_end_failed_and_are_told(router: Router, line: Line) -> None:
+    await fill(router)
+    gone = await waiting(router)
+
+    told = await operate.purge(router.context.pool, lane_of(router), line.tell)
+
+    assert told == len(gone) > 0
+    assert await waiting(router) == []
+    assert (await router.lane())["waiting"] == 0
+    assert statuses(await router.callbacks()) == ["FAILED"] * told
+
+
+async def test_what_waits_of_a_deleted_app_ends_with_unknown_app(router: Router, line: Line) -> None:
+    await fill(router, callback_url="https://quay.example/reports")
+    gone = await waiting(router)
+    sweep = GoneApps(router.context.pool, line.tell)
+    assert not await sweep.run_once()
+    assert line.told == []
+
+    await router.context.configuration.store.delete_app(router.app.id)
+    await sweep.run_once()
+
+    assert gone
+    assert {record.message_id for record in line.told} == set(gone)
+    assert await waiting(router) == []
+    assert {await router.failed_with(MessageId(message_id)) for message_id in gone} == {ReasonCode.UNKNOWN_APP}
+    # The app's webhooks went with it; a message's own URL is still told.
+    assert statuses(await router.callbacks()) == ["FAILED"] * len(gone)
+    assert not await sweep.run_once()
+
+
+async def test_a_retry_of_a_deleted_app_is_not_made(router: Router) -> None:
+    sent = router.accepted(PHONE, CHAT)
+    await router.plan(sent)
+    await router.context.configuration.store.delete_app(router.app.id)
+
+    async def is_heard() -> bool:
+        return await router.context.configuration.app(router.app.id) is None
+
+    await wait_until(is_heard)
+    rejected = Rejected(Reason(ReasonCode.CHANNEL_REJECT, "no"))
+    await router.tell(AttemptFinished(sent.message_id, 0, 1, rejected, datetime.now(UTC)))
+
+    assert await router.failed_with(sent.message_id) is ReasonCode.UNKNOWN_APP
+    assert await router.dispatched(TELEGRAM) == []
+
+
+async def test_a_new_rate_holds_for_those_who_wait(router: Router, line: Line) -> None:
+    await router.plan(*[router.accepted(PHONE) for _ in range(40)])
+    await operate.set_rate(router.context.pool, router.app.id, 1)
+
+    await line.drain(0.5)
+
+    # Twenty a second would have let ten go.
+    assert len(line.granted) == 1
+    assert (await router.lane())["interval_ns"] == 1_000_000_000
