@@ -10,7 +10,7 @@ from tests.flow.installed import Installed, new_number
 
 from switchboard.ids import mint
 from switchboard.testing import wait_until
-from switchboard_standalone.commands import doctor, messages, operate
+from switchboard_standalone.commands import apps, doctor, messages, operate
 from switchboard_standalone.trouble import Refused
 
 
@@ -174,6 +174,36 @@ async def test_a_purged_lane_ends_what_waits_in_it(installation: Installed, fold
     finally:
         await operate.resume_lane(folder, lane)
     assert installation.submissions("5552002")[-1]["text"] == "Makes the lane"
+
+
+async def test_an_app_s_rates_are_set_and_hold_for_its_lanes(
+    installation: Installed, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app_id = installation.running.app_id
+    sent = await installation.send("Makes the lane", ("TELEGRAM", "5552003"))
+    await installation.reported(sent, "QUEUED_ON_CHANNEL")
+    async with installation.database() as connection:
+        before = await connection.fetchval(
+            "SELECT settings #>> '{rate_limits,outbound}' FROM apps WHERE id = $1", app_id
+        )
+
+    try:
+        await apps.set_limits(folder, app_id, 7, None, None)
+        async with installation.database() as connection:
+            pace = await connection.fetchval(
+                "SELECT interval_ns FROM lanes WHERE id = $1", f"dispatch:{app_id}:TELEGRAM"
+            )
+        await apps.list_apps(folder)
+    finally:
+        await apps.set_limits(folder, app_id, int(before), None, None)
+
+    assert pace == 142_857_143
+    told = capsys.readouterr().out
+    assert f"app {app_id}: 7 outbound, 100 inbound, 100 webhooks a second" in told
+    with pytest.raises(Refused, match="at least one of"):
+        await apps.set_limits(folder, app_id, None, None, None)
+    with pytest.raises(Refused, match="there is no app"):
+        await apps.set_limits(folder, mint(), 5, None, None)
 
 
 async def test_a_lane_nobody_made_is_told(folder: Path) -> None:

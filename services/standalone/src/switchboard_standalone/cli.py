@@ -11,10 +11,12 @@ from typing import Annotated, Any, Optional
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+apps = typer.Typer(no_args_is_help=True, help="Apps, and how fast they may go.")
 account = typer.Typer(no_args_is_help=True, help="Provider accounts: what the operator sends through.")
 number = typer.Typer(no_args_is_help=True, help="Numbers of provider accounts, and whose they are.")
 lanes = typer.Typer(no_args_is_help=True, help="Waiting lines of apps, provider accounts and endpoints.")
 unknowns = typer.Typer(no_args_is_help=True, help="Attempts of which nobody knows what became.")
+app.add_typer(apps, name="app")
 app.add_typer(account, name="account")
 app.add_typer(number, name="number")
 app.add_typer(lanes, name="lanes")
@@ -127,6 +129,23 @@ def verify(
 def migrate(data: Data = None) -> None:
     """Bring database and topics to this version. Safe to run by several at once."""
     _do("operate", lambda command: command.migrate(data))
+
+
+Rate = Annotated[Optional[int], typer.Option(min=1, max=100_000, show_default=False)]  # noqa: UP045
+
+
+@apps.command("list")
+def app_list(data: Data = None) -> None:
+    """Show apps with their rates."""
+    _do("apps", lambda command: command.list_apps(data))
+
+
+@apps.command("limits")
+def app_limits(
+    app_id: str, outbound: Rate = None, inbound: Rate = None, webhooks: Rate = None, data: Data = None
+) -> None:
+    """Set how much an app may do a second: send on each channel, take in, be called back on each webhook."""
+    _do("apps", lambda command: command.set_limits(data, app_id, outbound, inbound, webhooks))
 
 
 Settings = Annotated[

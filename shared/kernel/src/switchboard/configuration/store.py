@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from switchboard.channel.errors import NotConfigured
 from switchboard.channel.manifest import Manifest
-from switchboard.configuration.app import App, AppSettings, CallbackSettings
+from switchboard.configuration.app import App, AppSettings, CallbackSettings, RateLimits
 from switchboard.configuration.credential import Credential
 from switchboard.configuration.types import AccessKey, ClientCredentials, ProviderAccount, TargetType, Webhook
 from switchboard.identity import ChannelName
@@ -140,6 +140,15 @@ class ConfigurationStore:
             app.id, settings, credentials,
         )  # fmt: skip
         return updated is not None
+
+    async def set_rate_limits(self, app_id: AppId, limits: RateLimits) -> bool:
+        """Give an app its rates: an operator's right. Returns whether there was one."""
+        changed = await self.pool.fetchval(
+            "UPDATE switchboard.apps SET settings = jsonb_set(settings, '{rate_limits}', $2::text::jsonb),"
+            " updated_at = switchboard.now() WHERE id = $1 AND deleted_at IS NULL RETURNING 1",
+            app_id, _encode(limits).decode(),
+        )  # fmt: skip
+        return changed is not None
 
     async def delete_app(self, app_id: AppId) -> bool:
         """Delete an app with its webhooks and numbers. Returns whether there was one."""
