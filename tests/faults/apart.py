@@ -72,9 +72,12 @@ async def apart(
             ),
         ]
         arguments = [part for option in there for part in ("--env", option)]
-        async with system(
-            folder, "--port", str(up_port), *arguments, *options, environment=environment, inject=inject
-        ) as running, Proxy(running.home.ports().smpp) as smsc:
+        async with (
+            system(
+                folder, "--port", str(up_port), *arguments, *options, environment=environment, inject=inject
+            ) as running,
+            Proxy(running.home.ports().smpp) as smsc,
+        ):
             await _lead_through(running, smsc, webhook)
             links = {BROKER: broker, DATABASE: database, SMSC: smsc, BOT_API: bot_api, WEBHOOK: webhook}
             yield Apart(running, kafka, postgres, links)

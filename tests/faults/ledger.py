@@ -6,6 +6,7 @@ I6 (memory, connections, lag) is about processes: see `baseline.py`.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -26,6 +27,7 @@ from switchboard_simulator.journal import Submission
 _ENDS: Final = frozenset({Status.DELIVERED, Status.READ, Status.FAILED})
 #: A message whose channel reports nothing more ends with this.
 _SUBMITTED: Final = Status.QUEUED_ON_CHANNEL
+_ULID: Final = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 #: What the timeline says where a channel was left although it had the message.
 _LEFT_IN_VAIN: Final = ("no report in time", "failed receipt", "stayed unknown")
 
@@ -305,7 +307,8 @@ def account(evidence: Evidence, violations: Iterable[Violation], *, most: int = 
     """What is wrong, and the whole story of the first messages it is wrong with."""
     violations = list(violations)
     lines = [f"{len(violations)} violations", *map(str, violations[:40])]
-    for message_id in list(dict.fromkeys(violation.message_id for violation in violations))[:most]:
+    concerned = [id for violation in violations for id in (violation.message_id, *_ULID.findall(violation.what))]
+    for message_id in list(dict.fromkeys(concerned))[:most]:
         lines += ["", message_id, *story(evidence, MessageId(message_id))]
     return "\n".join(lines)
 

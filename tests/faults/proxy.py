@@ -45,6 +45,8 @@ class Proxy:
         self._passing.set()
         self._delay_seconds = 0.0
         self.mode = Mode.OPEN
+        #: Answers thrown away so far.
+        self.lost_bytes = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._take, LOOPBACK, self._port)
@@ -139,6 +141,7 @@ class Proxy:
                 if self._delay_seconds:
                     await asyncio.sleep(self._delay_seconds)
                 if is_answer and self.mode is Mode.ANSWERS_LOST:
+                    self.lost_bytes += len(data)
                     continue
                 writer.write(data)
                 await writer.drain()
