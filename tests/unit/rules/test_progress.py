@@ -300,6 +300,15 @@ class TestRepeats:
         assert story.last.effects.ended == (0, 1, AttemptEnd.OK)
 
 
+def test_acceptance_is_told_with_the_time_it_was_recorded():
+    """Not with the time the router came to it: its receipt may bear an earlier one."""
+    begun = start(SMS, T0, None, at(0)).progress
+
+    decision = on_outcome(begun, SMS, PATIENT, 0, 1, ACCEPTED, at(5), at(1))
+
+    assert [due.event_at for due in decision.effects.callbacks] == [at(1), at(1)]
+
+
 class TestRetry:
     def test_a_failure_for_now_is_tried_again_on_the_same_channel(self):
         story = Story(BOTH).outcome(FailedForNow(BUSY))

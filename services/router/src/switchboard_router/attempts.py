@@ -227,7 +227,7 @@ def _decide_fact(message: Message, fact: AttemptsRecord, attempt: StoredAttempt 
     cause = cause_of(fact)
     match fact:
         case AttemptFinished(step=step, submission=submission, outcome=outcome):
-            decision = on_outcome(progress, route, policy, step, submission, outcome, now)
+            decision = on_outcome(progress, route, policy, step, submission, outcome, now, fact.finished_at)
             entry = Entry(
                 step=step,
                 submission=submission,

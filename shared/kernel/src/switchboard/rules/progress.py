@@ -246,8 +246,12 @@ def on_outcome(
     submission: int,
     outcome: Outcome,
     now: datetime,
+    finished_at: datetime | None = None,
 ) -> Decision:
-    """An attempt has its outcome. One that is not the current attempt's any more is only recorded."""
+    """An attempt has its outcome. One that is not the current attempt's any more is only recorded.
+
+    `finished_at` is when it was recorded, if that was before `now`: the time the app is told it happened.
+    """
     if (step, submission) != (progress.step, progress.submission):
         return Decision(progress, note="outcome of an earlier attempt")
     if progress.phase not in _AWAITS_OUTCOME:
@@ -257,7 +261,7 @@ def on_outcome(
         return replace(decision, effects=replace(decision.effects, ended=(step, submission, _end_of(outcome))))
     match outcome:
         case Accepted():
-            decision = _accept(_merge_ids(progress, step, outcome), route, now)
+            decision = _accept(_merge_ids(progress, step, outcome), route, now, finished_at or now)
         case PartlyAccepted(reason=reason):
             decision = _fail(_merge_ids(progress, step, outcome), reason, now, "partly accepted")
         case Rejected(reason=reason, fails_message=True):
@@ -433,8 +437,8 @@ _UNSAID: Final = Reason(ReasonCode.UNKNOWN, "The channel reported a failure and 
 _UNCLAIMED: Final = FailedForNow(Reason(ReasonCode.CHANNEL_FAILURE, "No adapter took the message in time."))
 
 
-def _accept(progress: Progress, route: Route, now: datetime) -> Decision:
-    progress, callbacks = _raise_submitted(progress, now)
+def _accept(progress: Progress, route: Route, now: datetime, event_at: datetime) -> Decision:
+    progress, callbacks = _raise_submitted(progress, event_at)
     progress = _await_receipts(progress, route.steps[progress.step], route, now)
     decision = _tell_combined(progress, route, progress.step, progress.submission, now, "accepted")
     return replace(decision, effects=replace(decision.effects, callbacks=callbacks + decision.effects.callbacks))
