@@ -1,0 +1,1 @@
+"""The parts of the benchmark, each one question of DESIGN 12."""
