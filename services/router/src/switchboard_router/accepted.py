@@ -18,6 +18,7 @@ from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted
 from switchboard.rules.progress import OnUnknown, Policy, start
 from switchboard.rules.recipient import contact_route
+from switchboard.rules.retention import body_until
 from switchboard.rules.route import Route, plan_route
 from switchboard.store import messages as store
 from switchboard.store.contacts import Matched
@@ -40,7 +41,6 @@ from switchboard_router.people import (
 )
 from switchboard_router.reading import decode_all
 from switchboard_router.replay import replay
-from switchboard_router.retention import body_until
 
 #: The cause of everything that planning a message led to.
 CAUSE: Final = "accepted"

@@ -1,6 +1,7 @@
 """Capability: who is asked about whom, and what the answers lead to (conversation-api 4.7)."""
 
 from collections.abc import Sequence
+
 from msgspec import UNSET
 
 from switchboard.bus import Outgoing

@@ -21,6 +21,7 @@ from switchboard.reason import Reason, ReasonCode
 from switchboard.records import DispatchEvent, EventAccepted, EventFinished, EventOverdue, EventsRecord, ProcessingMode
 from switchboard.rules.event import plan_event
 from switchboard.rules.progress import INTERNAL_ERROR
+from switchboard.rules.retention import body_until
 from switchboard.status import Status
 from switchboard.store import events as store
 from switchboard.store.events import Envelope, StoredEvent
@@ -29,7 +30,6 @@ from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Beginning, tell_beginnings
 from switchboard_router.persons import Person, find_people
-from switchboard_router.retention import body_until
 
 #: How long an adapter has to take an event.
 TAKE_SECONDS: Final = 30

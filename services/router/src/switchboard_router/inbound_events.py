@@ -12,6 +12,7 @@ from switchboard.configuration import App
 from switchboard.content import ContactEvent, ContactMessageEvent
 from switchboard.ids import AppId
 from switchboard.records import EventReceived
+from switchboard.rules.retention import body_until
 from switchboard.status import Status
 from switchboard.store import events as store
 from switchboard.store.events import Envelope, StoredEvent
@@ -19,7 +20,6 @@ from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Arrival, Beginning, Met, meet, tell_beginnings
-from switchboard_router.retention import body_until
 
 _encode: Final = msgspec.json.Encoder().encode
 

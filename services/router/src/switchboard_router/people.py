@@ -6,10 +6,9 @@ mode there is neither; what a reply brings back is kept for each identity.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from switchboard.bus import Outgoing
 from switchboard.callbacks import bodies
@@ -22,6 +21,7 @@ from switchboard.conversation import Conversation
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId, ContactId, ConversationId, MessageId, ProjectId
 from switchboard.records import AttemptFinished, AttemptsRecord, MessageAccepted, ProcessingMode
+from switchboard.rules.retention import body_until
 from switchboard.store import contacts, conversations, reply_contexts
 from switchboard.store.contacts import Addressed, Matched, created_by
 from switchboard.store.conversations import Exchange, Joined, started_by
@@ -30,9 +30,6 @@ from switchboard.store.pool import Connection
 from switchboard.store.reply_contexts import Kept, ReplyContext
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
-from switchboard_router.retention import body_until
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Recipients(Struct, frozen=True):
@@ -112,9 +109,8 @@ async def keep_for_replies(
             continue
         until = body_until(app, record.mode, record.accepted_at)
         if until is not None:
-            said = record.conversation_metadata
-            metadata = None if said is None else Raw(_encode(said))
-            kept.append(Kept(record.app_id, record.identities, ReplyContext(record.correlation_id, metadata), until))
+            context = ReplyContext(record.correlation_id, record.conversation_metadata)
+            kept.append(Kept(record.app_id, record.identities, context, until))
     await reply_contexts.keep(connection, kept)
 
 
@@ -138,7 +134,7 @@ class Met(Struct, frozen=True):
     #: The latest of the conversation, or of the identity.
     correlation_id: str = ""
     #: The same, where the app's callbacks show it (report view FULL).
-    conversation_metadata: Raw | None = None
+    conversation_metadata: dict[str, Any] | None = None
 
 
 async def meet(connection: Connection, arrivals: Sequence[Arrival], now: datetime) -> dict[str, Met]:

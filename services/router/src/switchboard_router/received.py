@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from switchboard.bus import Outgoing
@@ -10,6 +12,7 @@ from switchboard.callbacks import bodies
 from switchboard.configuration import App
 from switchboard.ids import AppId, MessageId
 from switchboard.records import MessageReceived
+from switchboard.rules.retention import body_until
 from switchboard.store import inbound as store
 from switchboard.store import timeline
 from switchboard.store.inbound import Inbound, InboundEnvelope
@@ -19,7 +22,6 @@ from switchboard.trigger import Trigger
 from switchboard_router import answering, consent
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Arrival, Beginning, Met, meet, tell_beginnings
-from switchboard_router.retention import body_until
 
 
 async def keep_messages(
@@ -92,6 +94,7 @@ def _beginning(item: Inbound) -> Beginning:
 
 async def _callbacks(context: RouterContext, item: Inbound) -> list[Outgoing]:
     record = item.record
+    said = item.envelope.conversation_metadata
     webhooks = await context.configuration.webhooks(record.app_id)
     body = bodies.inbound_message(
         app_id=record.app_id,
@@ -104,7 +107,7 @@ async def _callbacks(context: RouterContext, item: Inbound) -> list[Outgoing]:
         mode=item.mode,
         sender_id=item.envelope.sender_id,
         metadata=item.envelope.metadata,
-        conversation_metadata=item.envelope.conversation_metadata,
+        conversation_metadata=None if said is None else Raw(msgspec.json.encode(said)),
         correlation_id=item.envelope.correlation_id,
         contact_id=item.contact_id or "",
         conversation_id=item.conversation_id or "",

@@ -1,6 +1,8 @@
 """A conversation: what one app and one contact say to each other, until it is stopped (conversation-api 4.5)."""
 
-from msgspec import Raw, Struct
+from typing import Any
+
+from msgspec import Struct
 
 from switchboard.ids import AppId, ContactId, ConversationId
 
@@ -22,6 +24,6 @@ class Conversation(Struct, frozen=True):
     active: bool = True
     #: Deprecated by the API in favour of `metadata_json`.
     metadata: str = ""
-    #: The conversation metadata, a JSON object as given.
-    metadata_json: Raw | None = None
+    #: The conversation metadata.
+    metadata_json: dict[str, Any] | None = None
     correlation_id: str = ""

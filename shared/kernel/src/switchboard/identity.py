@@ -21,6 +21,10 @@ CONTRACT_CHANNELS: Final = frozenset(
     )
 )  # fmt: skip
 
+#: Those of them whose identities belong to one app, and those whose identities are phone numbers (7.2).
+APP_SCOPED_CHANNELS: Final = frozenset(map(ChannelName, ("MESSENGER", "INSTAGRAM", "LINE", "WECHAT")))
+PHONE_CHANNELS: Final = frozenset(map(ChannelName, ("SMS", "MMS", "RCS", "WHATSAPP", "VIBERBM")))
+
 _MSISDN: Final = re.compile(r"\+?[0-9]{1,20}")
 
 

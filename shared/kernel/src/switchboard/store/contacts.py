@@ -309,3 +309,11 @@ def _contact(row: asyncpg.Record) -> Contact:
 
 def _key(identity: ChannelIdentity) -> tuple[str, str, str]:
     return identity.channel, identity.identity, identity.app_id
+
+
+async def hold(connection: Connection, project_id: ProjectId, contact_id: ContactId) -> bool:
+    """Keep a contact from being deleted or merged until the transaction ends. Returns whether there is one."""
+    held = await connection.fetchval(
+        "SELECT true FROM switchboard.contacts WHERE id = $1 AND project_id = $2 FOR KEY SHARE", contact_id, project_id
+    )
+    return held is not None

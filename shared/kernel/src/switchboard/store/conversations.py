@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from switchboard.callbacks.compact import timestamp
@@ -20,6 +20,9 @@ from switchboard.store.pool import Connection
 
 #: The longest conversation metadata, in characters of JSON (conversation-api 12.3).
 MAX_METADATA: Final = 2048
+
+_encode: Final = msgspec.json.Encoder().encode
+_object: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class Exchange(Struct, frozen=True):
@@ -162,13 +165,12 @@ def _exchanged(row: _Row, exchange: Exchange) -> _Row:
     return replace(row, conversation=conversation)
 
 
-def updated_metadata(before: Raw | None, exchange: Exchange) -> Raw | None:
+def updated_metadata(before: dict[str, Any] | None, exchange: Exchange) -> dict[str, Any] | None:
     """The conversation metadata after a send. A patch that would make it longer than allowed changes nothing."""
     if not exchange.patches:
-        return Raw(msgspec.json.encode(exchange.metadata))
-    old = {} if before is None else msgspec.json.decode(before)
-    new = msgspec.json.encode(merge_patch(old, exchange.metadata))
-    return Raw(new) if len(new.decode()) <= MAX_METADATA else before
+        return exchange.metadata
+    new: dict[str, Any] = merge_patch(before or {}, exchange.metadata)
+    return new if len(_encode(new).decode()) <= MAX_METADATA else before
 
 
 async def _save(connection: Connection, rows: Iterable[_Row]) -> None:
@@ -182,7 +184,7 @@ async def _save(connection: Connection, rows: Iterable[_Row]) -> None:
         [item.conversation.id for item in items], [item.last_received for item in items],
         [item.conversation.active_channel for item in items], [item.exchanged_at for item in items],
         [item.conversation.correlation_id for item in items],
-        [None if item.conversation.metadata_json is None else bytes(item.conversation.metadata_json) for item in items],
+        [_stored(item.conversation.metadata_json) for item in items],
     )  # fmt: skip
 
 
@@ -202,7 +204,7 @@ def conversation_of(row: asyncpg.Record) -> Conversation:
         active_channel=row["active_channel"],
         active=row["active"],
         metadata=row["metadata"],
-        metadata_json=None if row["metadata_json"] is None else Raw(row["metadata_json"]),
+        metadata_json=None if row["metadata_json"] is None else _object.decode(row["metadata_json"]),
         correlation_id=row["correlation_id"],
     )
 
@@ -212,11 +214,245 @@ async def delete(connection: Connection, ids: Collection[str]) -> None:
 
     A message that is under way is sent nevertheless, and loses its content with its end.
     """
-    await connection.execute(
-        "WITH theirs AS (SELECT m.id FROM switchboard.messages AS m WHERE m.conversation_id = ANY($1::text[])"
-        " AND m.body IS NOT NULL ORDER BY m.id FOR UPDATE)"
-        " UPDATE switchboard.messages AS m SET body_until = NULL, body = CASE WHEN m.final THEN NULL ELSE m.body END"
-        " FROM theirs WHERE m.id = theirs.id",
-        list(ids),
-    )
+    await _purge(connection, "conversation_id", list(ids))
     await connection.execute("DELETE FROM switchboard.conversations WHERE id = ANY($1::text[])", list(ids))
+
+
+class Locked(Struct, frozen=True):
+    """A conversation that a client changes."""
+
+    conversation: Conversation
+    #: The sequence number of the latest callback about it.
+    told: int
+
+    @property
+    def id(self) -> ConversationId:
+        return self.conversation.id
+
+
+async def lock(connection: Connection, project_id: ProjectId, conversation_id: str) -> Locked | None:
+    """One conversation of a project, to change or delete it."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS}, c.told FROM switchboard.conversations AS c WHERE c.id = $1 AND c.project_id = $2"
+        " FOR UPDATE",
+        conversation_id,
+        project_id,
+    )
+    return None if row is None else Locked(conversation_of(row), row["told"])
+
+
+async def lock_active(connection: Connection, app_id: AppId, contact_id: ContactId) -> Locked | None:
+    """The active conversation of an app and a contact, to change it."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS}, c.told FROM switchboard.conversations AS c"
+        " WHERE c.app_id = $1 AND c.contact_id = $2 AND c.active FOR UPDATE",
+        app_id,
+        contact_id,
+    )
+    return None if row is None else Locked(conversation_of(row), row["told"])
+
+
+async def lock_of_contacts(connection: Connection, contact_ids: Collection[ContactId]) -> list[Locked]:
+    """All conversations of locked contacts, to move or delete them."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS}, c.told FROM switchboard.conversations AS c WHERE c.contact_id = ANY($1::text[])"
+        " ORDER BY c.id FOR UPDATE",
+        list(contact_ids),
+    )
+    return [Locked(conversation_of(row), row["told"]) for row in rows]
+
+
+async def insert(connection: Connection, project_id: ProjectId, conversation: Conversation) -> None:
+    """Insert a conversation that a client made, with its first callback told."""
+    await connection.execute(
+        "INSERT INTO switchboard.conversations (id, project_id, app_id, contact_id, active, active_channel, metadata,"
+        " metadata_json, correlation_id, told) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)",
+        conversation.id, project_id, conversation.app_id, conversation.contact_id, conversation.active,
+        conversation.active_channel, conversation.metadata, _stored(conversation.metadata_json),
+        conversation.correlation_id,
+    )  # fmt: skip
+
+
+async def write(connection: Connection, conversation: Conversation) -> None:
+    """Write what a client may change of a locked conversation."""
+    await connection.execute(
+        "UPDATE switchboard.conversations SET app_id = $2, active = $3, active_channel = $4, metadata = $5,"
+        " metadata_json = $6, correlation_id = $7 WHERE id = $1",
+        conversation.id, conversation.app_id, conversation.active, conversation.active_channel, conversation.metadata,
+        _stored(conversation.metadata_json), conversation.correlation_id,
+    )  # fmt: skip
+
+
+async def tell(connection: Connection, conversation_id: ConversationId) -> int:
+    """Take the next sequence number for a callback about a locked conversation."""
+    told: int = await connection.fetchval(
+        "UPDATE switchboard.conversations SET told = told + 1 WHERE id = $1 RETURNING told", conversation_id
+    )
+    return told
+
+
+async def move(connection: Connection, source: ContactId, destination: ContactId) -> list[Locked]:
+    """Give the conversations of one locked contact to another (conversation-api 4.4, `:merge`).
+
+    Where both have an active conversation with one app, the messages go into the destination's. Returns the
+    conversations of the source that are no more because of that.
+    """
+    both = await lock_of_contacts(connection, (source, destination))
+    kept = {
+        c.conversation.app_id: c.id for c in both if c.conversation.active and c.conversation.contact_id == destination
+    }
+    gone = [
+        c for c in both
+        if c.conversation.active and c.conversation.contact_id == source and c.conversation.app_id in kept
+    ]  # fmt: skip
+    into = [kept[c.conversation.app_id] for c in gone]
+    for table, absent in (("messages", "NULL"), ("events", "''")):
+        await connection.execute(
+            f"WITH theirs AS (SELECT m.id, COALESCE(moved.into_id, m.conversation_id) AS conversation_id"
+            f" FROM switchboard.{table} AS m"
+            " LEFT JOIN unnest($3::text[], $4::text[]) AS moved (id, into_id) ON moved.id = m.conversation_id"
+            " WHERE m.contact_id = $1 ORDER BY m.id FOR UPDATE OF m)"
+            f" UPDATE switchboard.{table} AS m SET contact_id = $2,"
+            f" conversation_id = COALESCE(theirs.conversation_id, {absent}) FROM theirs WHERE m.id = theirs.id",
+            source, destination, [c.id for c in gone], into,
+        )  # fmt: skip
+    await connection.execute(
+        "UPDATE switchboard.conversations AS c SET last_received = GREATEST(c.last_received, old.last_received)"
+        " FROM unnest($1::text[], $2::text[]) AS moved (id, into_id)"
+        " JOIN switchboard.conversations AS old ON old.id = moved.id WHERE c.id = moved.into_id",
+        [c.id for c in gone],
+        into,
+    )
+    await connection.execute("DELETE FROM switchboard.conversations WHERE id = ANY($1::text[])", [c.id for c in gone])
+    await connection.execute(
+        "UPDATE switchboard.conversations SET contact_id = $2 WHERE contact_id = $1", source, destination
+    )
+    return gone
+
+
+async def forget_contact(connection: Connection, contact_id: ContactId) -> None:
+    """Delete the contents of messages and events of a locked contact that are in no conversation any more."""
+    await _purge(connection, "contact_id", [contact_id])
+
+
+async def _purge(connection: Connection, column: str, ids: list[str]) -> None:
+    """Purge contents by contact or conversation: at once, or with the end of what is under way."""
+    for table, is_final in (("messages", "m.final"), ("events", "m.state = 'final'")):
+        await connection.execute(
+            f"WITH theirs AS (SELECT m.id FROM switchboard.{table} AS m WHERE m.{column} = ANY($1::text[])"
+            f" AND m.{column} <> '' AND m.body IS NOT NULL ORDER BY m.id FOR UPDATE)"
+            f" UPDATE switchboard.{table} AS m SET body_until = NULL,"
+            f" body = CASE WHEN {is_final} THEN NULL ELSE m.body END FROM theirs WHERE m.id = theirs.id",
+            ids,
+        )
+
+
+def _stored(metadata: dict[str, Any] | None) -> bytes | None:
+    return None if metadata is None else _encode(metadata)
+
+
+class Wanted(Struct, frozen=True):
+    """Which conversations of a project a client asks for. "" and False: all."""
+
+    project_id: ProjectId
+    app_id: str = ""
+    contact_id: str = ""
+    only_active: bool = False
+    active_channel: str = ""
+    only_with_messages: bool = False
+
+    @property
+    def condition(self) -> str:
+        """What rows fulfil, with the parameters $1 to $4."""
+        return (
+            "c.project_id = $1 AND ($2 = '' OR c.app_id = $2) AND ($3 = '' OR c.contact_id = $3)"
+            " AND ($4 = '' OR c.active_channel = $4)"
+            + (" AND c.active" if self.only_active else "")
+            + (" AND c.last_received IS NOT NULL" if self.only_with_messages else "")
+        )
+
+    @property
+    def parameters(self) -> tuple[str, str, str, str]:
+        return self.project_id, self.app_id, self.contact_id, self.active_channel
+
+
+class Place(Struct, frozen=True):
+    """Where a page of conversations ends, in the order of their last messages."""
+
+    at: datetime
+    id: str
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Place | None":
+        """The place that `str` wrote."""
+        if text is None:
+            return None
+        at, _, conversation_id = text.partition("|")
+        return cls(datetime.fromisoformat(at), conversation_id)
+
+    def __str__(self) -> str:
+        return f"{self.at.isoformat()}|{self.id}"
+
+
+class Recent(Struct, frozen=True):
+    """A conversation and its place among the recent ones."""
+
+    conversation: Conversation
+    place: Place
+
+
+async def read(connection: Connection, project_id: ProjectId, conversation_id: ConversationId) -> Conversation | None:
+    """One conversation of a project."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM switchboard.conversations AS c WHERE c.id = $1 AND c.project_id = $2",
+        conversation_id,
+        project_id,
+    )
+    return None if row is None else conversation_of(row)
+
+
+async def page(connection: Connection, wanted: Wanted, *, before: str | None, limit: int) -> list[Conversation]:
+    """Conversations, the newest first, from before an id."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM switchboard.conversations AS c WHERE {wanted.condition}"
+        " AND ($5::text IS NULL OR c.id < $5) ORDER BY c.id DESC LIMIT $6",
+        *wanted.parameters,
+        before,
+        limit,
+    )
+    return [conversation_of(row) for row in rows]
+
+
+async def count(connection: Connection, wanted: Wanted) -> int:
+    """How many conversations there are of these."""
+    found: int = await connection.fetchval(
+        f"SELECT count(*) FROM switchboard.conversations AS c WHERE {wanted.condition}", *wanted.parameters
+    )
+    return found
+
+
+async def recent(
+    connection: Connection, wanted: Wanted, *, after: Place | None, ascending: bool, limit: int
+) -> list[Recent]:
+    """Conversations by the time of their last message, from after a place."""
+    direction, beyond = ("ASC", ">") if ascending else ("DESC", "<")
+    moment = "COALESCE(c.last_received, c.created_at)"
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS}, {moment} AS at FROM switchboard.conversations AS c WHERE {wanted.condition}"
+        f" AND ($5::timestamptz IS NULL OR ({moment}, c.id) {beyond} ($5, $6))"
+        f" ORDER BY {moment} {direction}, c.id {direction} LIMIT $7",
+        *wanted.parameters,
+        None if after is None else after.at,
+        None if after is None else after.id,
+        limit,
+    )
+    return [Recent(conversation_of(row), Place(row["at"], row["id"])) for row in rows]
+
+
+async def received(connection: Connection, conversation_id: ConversationId, at: datetime) -> None:
+    """Note a message of a locked conversation."""
+    await connection.execute(
+        "UPDATE switchboard.conversations SET last_received = GREATEST(last_received, $2) WHERE id = $1",
+        conversation_id,
+        at,
+    )

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from switchboard.content import ContactMessage
 from switchboard.ids import AppId, ContactId, ConversationId, MessageId
@@ -31,10 +31,12 @@ class InboundEnvelope(Struct, frozen=True, omit_defaults=True):
     metadata: str = ""
     #: What its callbacks bring back of earlier sends.
     correlation_id: str = ""
-    conversation_metadata: Raw | None = None
+    conversation_metadata: dict[str, Any] | None = None
     #: The message made its contact, its conversation: their callbacks are told again if its record is seen again.
     makes_contact: bool = False
     starts_conversation: bool = False
+    #: It came another way and is only kept here.
+    injected: bool = False
 
 
 _envelope: Final = msgspec.json.Decoder(InboundEnvelope)
@@ -82,7 +84,9 @@ class Kept(Struct, frozen=True):
 async def kept(connection: Connection, ids: Sequence[MessageId]) -> dict[MessageId, Kept]:
     """Which of these messages have a row, and what of them is there."""
     rows = await connection.fetch(
-        "SELECT id, envelope, body, mode, contact_id, conversation_id FROM switchboard.messages WHERE id = ANY($1::text[])", list(ids)
+        "SELECT id, envelope, body, mode, contact_id, conversation_id FROM switchboard.messages"
+        " WHERE id = ANY($1::text[])",
+        list(ids),
     )
     return {
         MessageId(row["id"]): Kept(

@@ -40,6 +40,8 @@ class Envelope(Struct, frozen=True, omit_defaults=True):
     #: The message made its contact, its conversation: their callbacks are told again if its record is seen again.
     makes_contact: bool = False
     starts_conversation: bool = False
+    #: It went another way and is only kept here.
+    injected: bool = False
 
 
 class Message(Struct, frozen=True):
@@ -124,7 +126,9 @@ _UPDATE: Final = (
     f" FROM unnest($1::text[], {', '.join(f'${n}::{kind}[]' for n, kind in enumerate(_PROGRESS_COLUMNS.values(), 2))})"
     f" AS new (id, {', '.join(_PROGRESS_COLUMNS)}) WHERE m.id = new.id"
 )
-_FIXED: Final = "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until, contact_id, conversation_id"
+_FIXED: Final = (
+    "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until, contact_id, conversation_id"
+)
 _SELECT: Final = f"SELECT {_FIXED}, {', '.join(_PROGRESS_COLUMNS)} FROM switchboard.messages"
 
 

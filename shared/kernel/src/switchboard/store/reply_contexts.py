@@ -6,20 +6,25 @@ nothing is kept. Written after conversations and before messages, in the order o
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any, Final
 
-from msgspec import Raw, Struct
+import msgspec
+from msgspec import Struct
 
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId
 from switchboard.store.pool import Connection
+
+_encode: Final = msgspec.json.Encoder().encode
+_object: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class ReplyContext(Struct, frozen=True):
     """What comes back with what a person writes."""
 
     correlation_id: str = ""
-    #: The conversation metadata: a JSON object.
-    metadata: Raw | None = None
+    #: The conversation metadata.
+    metadata: dict[str, Any] | None = None
 
 
 class Kept(Struct, frozen=True):
@@ -35,7 +40,7 @@ async def keep(connection: Connection, sends: Sequence[Kept]) -> None:
     """Keep contexts, in the order of the sends. What a send does not say stays as it was."""
     latest: dict[tuple[str, str, str], tuple[str, bytes | None, datetime]] = {}
     for send in sends:
-        said = None if send.context.metadata is None else bytes(send.context.metadata)
+        said = None if send.context.metadata is None else _encode(send.context.metadata)
         for identity in send.identities:
             key = (send.app_id, identity.channel, identity.identity)
             correlation_id, metadata, until = latest.get(key, ("", None, send.until))
@@ -75,7 +80,7 @@ async def recall(
     )
     return {
         wanted[row["app_id"], row["channel"], row["identity"]]: ReplyContext(
-            row["correlation_id"], None if row["metadata_json"] is None else Raw(row["metadata_json"])
+            row["correlation_id"], None if row["metadata_json"] is None else _object.decode(row["metadata_json"])
         )
         for row in rows
     }

@@ -1,4 +1,4 @@
-"""How long contents are kept."""
+"""How long contents are kept. Pure."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
