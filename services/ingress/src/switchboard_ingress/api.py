@@ -21,9 +21,11 @@ from switchboard.validation import Violation
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.auth import Authenticator
 from switchboard_ingress.body import Body
+from switchboard_ingress.callbacks import Callbacks
 from switchboard_ingress.capability import Capabilities
 from switchboard_ingress.consents import Consents
-from switchboard_ingress.callbacks import Callbacks
+from switchboard_ingress.contacts import Contacts
+from switchboard_ingress.conversations import Conversations
 from switchboard_ingress.errors import (
     Answer,
     ApiError,
@@ -55,9 +57,7 @@ _message_patch: Final = Body(MessagePatch)
 
 #: Operations of the contract that this version does not have: 501 instead of 404 (conversation-api 3).
 _NOT_BUILT: Final = (
-    "/messages:fetch-last-message", "/messages:transcode",
-    "/contacts", "/contacts:getChannelProfile", "/contacts:identityConflicts", "/contacts/{id}",
-    "/conversations", "/conversations:recent", "/conversations/{id}",
+    "/messages:transcode",
     "/settings",
     "/templates", "/templates/{id}", "/templates/{id}/translations", "/optins:register", "/optouts:register",
 )  # fmt: skip
@@ -101,13 +101,18 @@ class Api:
         events: Events,
         capabilities: Capabilities,
         consents: Consents,
+        contacts: Contacts,
+        conversations: Conversations,
         max_body_bytes: int,
     ) -> None:
         self._auth = auth
         self._rate = rate
         self._sending = sending
         self._max_body_bytes = max_body_bytes
-        self._router = _router(messages, apps, webhooks, callbacks, explaining, timelines, events, capabilities, consents)
+        self._router = _router(
+            messages, apps, webhooks, callbacks, explaining, timelines, events, capabilities, consents, contacts,
+            conversations,
+        )  # fmt: skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -232,11 +237,14 @@ def _router(
     messages: Messages,
     apps: Apps,
     webhooks: Webhooks,
+    callbacks: Callbacks,
     explaining: Explaining,
     timelines: Timelines,
     events: Events,
     capabilities: Capabilities,
     consents: Consents,
+    contacts: Contacts,
+    conversations: Conversations,
 ) -> Router:
     """Every operation but `messages:send`."""
 
@@ -258,6 +266,9 @@ def _router(
 
     built: dict[str, dict[str, Operation]] = {
         "/messages": {"GET": lambda call: messages.page(call.project_id, call.filters)},
+        "/messages:fetch-last-message": {"POST": lambda call: messages.last_page(call.project_id, call.body)},
+        **_contact_operations(contacts),
+        **_conversation_operations(conversations),
         "/messages/{id}": {"GET": get_message, "PATCH": patch_message, "DELETE": delete_message},
         "/messages/{id}/timeline": {"GET": lambda call: timelines.get(call.project_id, call.path["id"])},
         "/messages:explain": {"POST": lambda call: explaining.explain(call.project_id, call.body)},
@@ -321,3 +332,50 @@ def _router(
         *(_Operations(path, operations) for path, operations in built.items()),
     ]
     return Router(routes=list(routes))
+
+
+def _contact_operations(contacts: Contacts) -> dict[str, dict[str, Operation]]:
+    async def patch(call: Call) -> Any:
+        return await contacts.change(call.project_id, call.path["id"], call.body, mask_of(call.query))
+
+    return {
+        "/contacts": {
+            "GET": lambda call: contacts.page(call.project_id, call.filters),
+            "POST": lambda call: contacts.create(call.project_id, call.body),
+        },
+        "/contacts:getChannelProfile": {"POST": lambda call: contacts.profile(call.project_id, call.body)},
+        "/contacts:identityConflicts": {"GET": lambda call: contacts.conflicts(call.project_id, call.filters)},
+        "/contacts/{id}:merge": {"POST": lambda call: contacts.merge(call.project_id, call.path["id"], call.body)},
+        "/contacts/{id}": {
+            "GET": lambda call: contacts.get(call.project_id, call.path["id"]),
+            "PATCH": patch,
+            "DELETE": lambda call: contacts.delete(call.project_id, call.path["id"]),
+        },
+    }
+
+
+def _conversation_operations(conversations: Conversations) -> dict[str, dict[str, Operation]]:
+    async def patch(call: Call) -> Any:
+        mask = mask_of(call.query)
+        return await conversations.change(call.project_id, call.path["id"], call.body, mask, call.filters)
+
+    async def inject_message(call: Call) -> None:
+        await conversations.inject_message(call.project_id, call.path["id"], call.body)
+
+    return {
+        "/conversations": {
+            "GET": lambda call: conversations.page(call.project_id, call.filters),
+            "POST": lambda call: conversations.create(call.project_id, call.body),
+        },
+        "/conversations:recent": {"GET": lambda call: conversations.recent(call.project_id, call.filters)},
+        "/conversations/{id}:stop": {"POST": lambda call: conversations.stop(call.project_id, call.path["id"])},
+        "/conversations/{id}:inject-message": {"POST": inject_message},
+        "/conversations/{id}:inject-event": {
+            "POST": lambda call: conversations.inject_event(call.project_id, call.path["id"], call.body)
+        },
+        "/conversations/{id}": {
+            "GET": lambda call: conversations.get(call.project_id, call.path["id"]),
+            "PATCH": patch,
+            "DELETE": lambda call: conversations.delete(call.project_id, call.path["id"]),
+        },
+    }

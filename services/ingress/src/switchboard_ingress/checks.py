@@ -12,9 +12,9 @@ from switchboard.configuration.app import RetentionType
 from switchboard.configuration.credential import TAKEN, Credential
 from switchboard.configuration.types import ClientCredentials
 from switchboard.identity import CONTRACT_CHANNELS, ChannelName
-from switchboard.records import ProcessingMode
+from switchboard.store.callbacks import MOST_PER_SECOND, CallbackState
 from switchboard.validation import Violation, well_formed_url
-from switchboard_ingress.requests import AppInput, WebhookInput
+from switchboard_ingress.requests import AppInput, CallbackSelection, Replay, SecretRotation, WebhookInput
 
 MAX_METADATA: Final = 1024
 MAX_CONVERSATION_METADATA: Final = 2048
@@ -24,6 +24,7 @@ MAX_SECRET: Final = 256
 MAX_TARGET: Final = 742
 MAX_SCOPE: Final = 1024
 MAX_RESPONSE_TYPE: Final = 64
+MAX_OVERLAP_SECONDS: Final = 30 * 86_400
 MAX_DISPLAY_NAME: Final = 1024
 MAX_DISPATCH_DAYS: Final = 7
 MAX_CONVERSATION_DAYS: Final = 3650
@@ -42,6 +43,8 @@ CONTRACT_PROPERTIES: Final = frozenset(
     }
 )  # fmt: skip
 
+#: These say "not now", so they cannot end anything.
+_LATER: Final = frozenset({408, 425, 429})
 _TTL: Final = re.compile(r"[0-9]{1,15}s")
 #: Hosts of the service this one is compatible with may not be called back (conversation-api 9.1).
 _FORBIDDEN_HOST: Final = re.compile(r"conversation-api\.([a-z0-9-]+\.)*sinch\.com")
@@ -93,7 +96,44 @@ def check_webhook(webhook: WebhookInput) -> list[Violation]:
         *_check_triggers(webhook.triggers),
         *at_most("secret", webhook.secret, MAX_SECRET),
         *(_check_client(webhook.client_credentials) if webhook.client_credentials else ()),
+        *_check_ends(webhook.ends_retries_on),
     ]
+
+
+def check_rotation(rotation: SecretRotation) -> list[Violation]:
+    """A new secret and how long the old one lives on."""
+    found = list(at_most("secret", rotation.secret, MAX_SECRET))
+    if not _TTL.fullmatch(rotation.overlap) or int(rotation.overlap[:-1]) > MAX_OVERLAP_SECONDS:
+        found.append(Violation("overlap", f'whole seconds like "3600s" are expected, up to {MAX_OVERLAP_SECONDS}'))
+    return found
+
+
+def check_replay(replay: Replay) -> list[Violation]:
+    """What is to be sent again, and how fast."""
+    found = list(check_selection(replay))
+    if replay.target:
+        found += _check_target(replay.target)
+    if not 0 < replay.per_second <= MOST_PER_SECOND:
+        found.append(Violation("per_second", f"more than 0 and at most {MOST_PER_SECOND:g} are expected"))
+    if CallbackState.WAITING in replay.states:
+        found.append(Violation("states", "waiting callbacks cannot be replayed: resume them"))
+    return found
+
+
+def check_selection(selection: CallbackSelection) -> Iterator[Violation]:
+    """A window has a zone and is not empty."""
+    for field in ("start_time", "end_time"):
+        moment = getattr(selection, field)
+        if moment is not None and moment.tzinfo is None:
+            yield Violation(field, "an RFC 3339 time with a zone is expected")
+            return
+    if selection.start_time and selection.end_time and selection.start_time >= selection.end_time:
+        yield Violation("start_time", "must be before end_time")
+
+
+def _check_ends(statuses: Collection[int]) -> Iterator[Violation]:
+    if any(not 400 <= status < 500 or status in _LATER for status in statuses):
+        yield Violation("ends_retries_on", "statuses from 400 to 499 are expected, but not 408, 425 or 429")
 
 
 def _required(field: str, text: str) -> Iterator[Violation]:
@@ -119,8 +159,6 @@ def _check_retention(app: AppInput) -> Iterator[Violation]:
     yield from _between("dispatch_retention_policy.ttl_days", dispatch.ttl_days, 0, MAX_DISPATCH_DAYS)
     if dispatch.retention_type is not RetentionType.MESSAGE_EXPIRE_POLICY:
         yield Violation("dispatch_retention_policy.retention_type", "must be MESSAGE_EXPIRE_POLICY")
-    if app.processing_mode is not ProcessingMode.DISPATCH:
-        yield Violation("processing_mode", "this version of Switchboard has only DISPATCH")
 
 
 def _check_timing(app: AppInput) -> Iterator[Violation]:

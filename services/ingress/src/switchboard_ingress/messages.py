@@ -1,6 +1,6 @@
 """Reading, changing and deleting stored messages (conversation-api 4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -16,14 +16,16 @@ from switchboard.identity import CONTRACT_CHANNELS, ChannelIdentity, ChannelName
 from switchboard.ids import AppId, ProjectId, is_ulid
 from switchboard.reason import Reason
 from switchboard.records import ProcessingMode
+from switchboard.store.conversations import Place
 from switchboard.store.inbound import InboundEnvelope
 from switchboard.store.messages import Envelope
 from switchboard.store.pool import Pool
 from switchboard.validation import Violation
+from switchboard_ingress.body import Body
 from switchboard_ingress.checks import MAX_METADATA, at_most
 from switchboard_ingress.errors import BadRequest, NotFound
 from switchboard_ingress.paging import PageTokens, page_size
-from switchboard_ingress.requests import MessagePatch
+from switchboard_ingress.requests import LastMessagesRequest, MessagePatch
 
 MOST_A_PAGE: Final = 1000
 
@@ -89,6 +91,9 @@ class MessageQuery(Struct, frozen=True, kw_only=True):
     direction: Direction
     start_time: datetime | None
     end_time: datetime | None
+    #: Of CONVERSATION_SOURCE only.
+    contact_id: str = ""
+    conversation_id: str = ""
 
     @property
     def bound(self) -> tuple[str, ...]:
@@ -98,15 +103,17 @@ class MessageQuery(Struct, frozen=True, kw_only=True):
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
 
-_TRUE: Final = {"true": True, "false": False, "": False}
+_FLAGS: Final = {"true": True, "false": False, "": False}
 _MODE: Final = {Source.CONVERSATION_SOURCE: "CONVERSATION", Source.DISPATCH_SOURCE: "DISPATCH"}
 _envelope: Final = msgspec.json.Decoder(Envelope)
 _inbound: Final = msgspec.json.Decoder(InboundEnvelope)
 _reason: Final = msgspec.json.Decoder(Reason)
+_last: Final = Body(LastMessagesRequest)
 _patch: Final = msgspec.json.Encoder().encode
 
 _COLUMNS: Final = (
-    "id, app_id, direction, mode, accepted_at, channel, identity, envelope, body, status, status_at, reason"
+    "id, app_id, direction, mode, accepted_at, channel, identity, envelope, body, status, status_at, reason,"
+    " contact_id, conversation_id"
 )
 #: Content is readable within its retention; with retention 0 never, however long it is still needed inside.
 _READABLE: Final = "body IS NOT NULL AND body_until > switchboard.now()"
@@ -119,15 +126,13 @@ def read_query(query: Mapping[str, str]) -> MessageQuery:
     for name in ("contact_id", "conversation_id"):
         if query.get(name) and source is Source.DISPATCH_SOURCE:
             found.append(Violation(name, "is not known to DISPATCH_SOURCE"))
-    only_from_recipients = _TRUE.get(query.get("only_recipient_originated", "").lower())
-    if only_from_recipients is None:
-        found.append(Violation("only_recipient_originated", "true or false is expected"))
+    only_from_recipients = read_flag(query, "only_recipient_originated")
     if only_from_recipients and source is not Source.DISPATCH_SOURCE:
         found.append(Violation("only_recipient_originated", "is known to DISPATCH_SOURCE only"))
     channel = query.get("channel", "")
     if channel and channel not in CONTRACT_CHANNELS:
         found.append(Violation("channel", "unknown channel"))
-    start, end = _moment(query, "start_time"), _moment(query, "end_time")
+    start, end = read_moment(query, "start_time"), read_moment(query, "end_time")
     if start and end and start >= end:
         found.append(Violation("start_time", "must be before end_time"))
     if found:
@@ -142,7 +147,17 @@ def read_query(query: Mapping[str, str]) -> MessageQuery:
         direction=Direction.TO_APP if only_from_recipients else direction,
         start_time=start,
         end_time=end,
+        contact_id=query.get("contact_id", ""),
+        conversation_id=query.get("conversation_id", ""),
     )
+
+
+def read_flag(query: Mapping[str, str], name: str) -> bool:
+    """A flag of a query, false if not said, in any case of letters. Raises BadRequest."""
+    flag = _FLAGS.get(query.get(name, "").lower())
+    if flag is None:
+        raise BadRequest(Violation(name, "true or false is expected"))
+    return flag
 
 
 def read_source(query: Mapping[str, str]) -> Source:
@@ -169,21 +184,75 @@ class Messages:
         """One page, the newest first. Without an app, of all apps of the project."""
         asked = read_query(query)
         size = page_size(query.get("page_size", ""), MOST_A_PAGE)
-        before = self._tokens.read(query.get("page_token", ""), (project_id, *asked.bound))
-        apps = await self._apps(project_id, asked.app_id)
+        bound = (project_id, *asked.bound)
+        before = Place.parse(self._tokens.read(query.get("page_token", ""), bound))
+        apps = await self._apps(project_id, asked)
+        # In dispatch mode the id is the order; injected messages are older than their ids.
+        order = "(id)" if asked.source is Source.DISPATCH_SOURCE else "(accepted_at, id)"
+        last = "($3::text)" if asked.source is Source.DISPATCH_SOURCE else "($10::timestamptz, $3::text)"
         rows = await self._pool.fetch(
             f"SELECT {_COLUMNS} FROM switchboard.messages WHERE app_id = ANY($1::text[]) AND mode = $2 AND {_READABLE}"
-            " AND ($3::text IS NULL OR id < $3) AND ($4 = '' OR identity = $4) AND ($5 = '' OR channel = $5)"
+            f" AND ($3::text IS NULL OR $10::timestamptz IS NULL OR {order} < {last})"
+            " AND ($4 = '' OR identity = $4) AND ($5 = '' OR channel = $5)"
             " AND ($6 = 'UNDEFINED_DIRECTION' OR direction = $6)"
             " AND ($7::timestamptz IS NULL OR accepted_at > $7) AND ($8::timestamptz IS NULL OR accepted_at < $8)"
-            " ORDER BY id DESC LIMIT $9",
-            apps, _MODE[asked.source], before, asked.channel_identity, asked.channel, asked.direction.value,
-            asked.start_time, asked.end_time, size + 1,
+            " AND ($11 = '' OR contact_id = $11) AND ($12 = '' OR conversation_id = $12)"
+            f" ORDER BY {order} DESC LIMIT $9".replace("(accepted_at, id) DESC", "accepted_at DESC, id DESC"),
+            apps, _MODE[asked.source], None if before is None else before.id, asked.channel_identity, asked.channel,
+            asked.direction.value, asked.start_time, asked.end_time, size + 1, None if before is None else before.at,
+            asked.contact_id, asked.conversation_id,
         )  # fmt: skip
-        shown = [await self._view(row, asked.view) for row in rows[:size]]
+        return await self._list(rows, size, asked.view, bound)
+
+    async def _list(
+        self, rows: Sequence[asyncpg.Record], size: int, view: View, bound: tuple[str, ...]
+    ) -> MessageList:
+        shown = [await self._view(row, view) for row in rows[:size]]
         is_last = len(rows) <= size
-        token = "" if is_last else self._tokens.make(shown[-1].id, (project_id, *asked.bound))
+        token = "" if is_last else self._tokens.make(str(Place(rows[size - 1]["accepted_at"], shown[-1].id)), bound)
         return MessageList(shown, token)
+
+    async def last_page(self, project_id: ProjectId, raw: bytes) -> MessageList:
+        """The last message of each recipient, the newest first (`messages:fetch-last-message`). Raises BadRequest."""
+        request = _last.read(raw)
+        query = {name: str(getattr(request, name)) for name in LastMessagesRequest.__struct_fields__[2:]}
+        # This one operation asks for dispatch mode unless told otherwise.
+        query["messages_source"] = query["messages_source"] or Source.DISPATCH_SOURCE
+        asked = read_query(query)
+        if bool(request.channel_identities) == bool(request.contact_ids):
+            raise BadRequest(Violation("channel_identities", "exactly one of channel_identities and contact_ids"))
+        if request.contact_ids and asked.source is Source.DISPATCH_SOURCE:
+            raise BadRequest(Violation("contact_ids", "is not known to DISPATCH_SOURCE"))
+        wanted = sorted({one.strip().removeprefix("+") for one in request.channel_identities or request.contact_ids})
+        if len(wanted) > MOST_A_PAGE or any("\x00" in one for one in wanted):
+            raise BadRequest(Violation("channel_identities", f"at most {MOST_A_PAGE} recipients"))
+        key = "contact_id" if request.contact_ids else "identity"
+        size = page_size(query["page_size"], MOST_A_PAGE)
+        bound = (project_id, "last", *wanted, *asked.bound)
+        before = Place.parse(self._tokens.read(request.page_token, bound))
+        rows = await self._pool.fetch(
+            f"SELECT * FROM (SELECT DISTINCT ON ({key}) {_COLUMNS} FROM switchboard.messages"
+            f" WHERE app_id = ANY($1::text[]) AND mode = $2 AND {_READABLE} AND {key} = ANY($3::text[])"
+            " AND ($4 = '' OR channel = $4) AND ($5 = 'UNDEFINED_DIRECTION' OR direction = $5)"
+            " AND ($6::timestamptz IS NULL OR accepted_at > $6) AND ($7::timestamptz IS NULL OR accepted_at < $7)"
+            f" ORDER BY {key}, accepted_at DESC, id DESC) AS last"
+            " WHERE $8::timestamptz IS NULL OR (accepted_at, id) < ($8, $9)"
+            " ORDER BY accepted_at DESC, id DESC LIMIT $10",
+            await self._apps(project_id, asked), _MODE[asked.source], wanted, asked.channel, asked.direction.value,
+            asked.start_time, asked.end_time, None if before is None else before.at,
+            None if before is None else before.id, size + 1,
+        )  # fmt: skip
+        return await self._list(rows, size, asked.view, bound)
+
+    async def last_of(self, conversation_ids: Sequence[str]) -> dict[str, ConversationMessage]:
+        """The last message of each conversation whose content is kept."""
+        rows = await self._pool.fetch(
+            "SELECT last.* FROM unnest($1::text[]) AS wanted (id) CROSS JOIN LATERAL ("
+            f"SELECT {_COLUMNS} FROM switchboard.messages WHERE conversation_id = wanted.id AND {_READABLE}"
+            " ORDER BY accepted_at DESC, id DESC LIMIT 1) AS last",
+            list(conversation_ids),
+        )
+        return {row["conversation_id"]: await self._view(row, View.WITH_METADATA) for row in rows}
 
     async def get(self, project_id: ProjectId, message_id: str, source: Source) -> ConversationMessage:
         """One message. Raises NotFound."""
@@ -233,13 +302,17 @@ class Messages:
         if deleted is None:
             raise _no_such_message()
 
-    async def _apps(self, project_id: ProjectId, app_id: str) -> list[AppId]:
-        apps = [app.id for app in await self._configuration.store.apps(project_id)]
-        if not app_id:
-            return apps
-        if app_id not in apps:
+    async def _apps(self, project_id: ProjectId, asked: MessageQuery) -> list[AppId]:
+        apps = {app.id: app for app in await self._configuration.apps(project_id)}
+        if not asked.app_id:
+            return list(apps)
+        app = apps.get(AppId(asked.app_id))
+        if app is None:
             raise NotFound("There is no such app in the project.")
-        return [AppId(app_id)]
+        for name in ("contact_id", "conversation_id"):
+            if getattr(asked, name) and app.processing_mode is ProcessingMode.DISPATCH:
+                raise BadRequest(Violation(name, "is not known to an app in DISPATCH mode"))
+        return [app.id]
 
     async def _view(self, row: asyncpg.Record, view: View) -> ConversationMessage:
         envelope = _read_envelope(row)
@@ -250,8 +323,11 @@ class Messages:
             app_message=msgspec.UNSET if to_app else Raw(row["body"]),
             contact_message=Raw(row["body"]) if to_app else msgspec.UNSET,
             channel_identity=self._identity(row),
+            conversation_id=row["conversation_id"] or "",
+            contact_id=row["contact_id"] or "",
             metadata=envelope.metadata if view is View.WITH_METADATA else "",
             accept_time=timestamp(row["accepted_at"]),
+            injected=envelope.injected,
             sender_id=envelope.sender_id if isinstance(envelope, InboundEnvelope) else "",
             processing_mode=ProcessingMode(row["mode"]),
             message_status=await self._status(row),
@@ -289,7 +365,8 @@ def _enum(query: Mapping[str, str], name: str, default: EnumT) -> EnumT:
         raise BadRequest(Violation(name, f"one of {', '.join(type(default))} is expected")) from None
 
 
-def _moment(query: Mapping[str, str], name: str) -> datetime | None:
+def read_moment(query: Mapping[str, str], name: str) -> datetime | None:
+    """A time of a query, RFC 3339; None: not given. Raises BadRequest."""
     # A "+" that a client did not percent-encode arrives as a space.
     text = query.get(name, "").strip().replace(" ", "+")
     if not text:

@@ -17,12 +17,16 @@ from switchboard.configuration import Configuration, ConfigurationStore
 from switchboard.identity import ChannelName
 from switchboard.runtime import Runtime
 from switchboard.secrets import KeyRing
+from switchboard.store.outbox import OutboxRelay
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard_ingress.api import Api
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.auth import Authenticator, TokenMint
+from switchboard_ingress.callbacks import Callbacks
 from switchboard_ingress.capability import Capabilities
 from switchboard_ingress.consents import Consents
+from switchboard_ingress.contacts import Contacts
+from switchboard_ingress.conversations import Conversations
 from switchboard_ingress.events import Events
 from switchboard_ingress.explain import Explaining
 from switchboard_ingress.idempotency import IdempotencyKeys
@@ -33,6 +37,7 @@ from switchboard_ingress.send import Sending, SendPolicy, SendRules
 from switchboard_ingress.settings import IngressSettings
 from switchboard_ingress.timelines import Timelines
 from switchboard_ingress.webhooks import Webhooks
+from switchboard_ingress.writing import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -94,18 +99,27 @@ async def serving(
         )
         apps = Apps(configuration, channels, waiting)
         tokens = PageTokens(keys.derive("page-tokens"))
+        messages = Messages(pool, configuration, channels, tokens)
+        relay = OutboxRelay(pool, producer)
+        relaying = asyncio.create_task(relay.run())
+        stack.callback(relaying.cancel)
+        writer = Writer(pool, relay, settings.topic_prefix)
+        webhooks = Webhooks(configuration.store, apps)
         yield Api(
             Authenticator(configuration, TokenMint(keys, clock, settings.token_seconds)),
             ProjectRate(settings.project_requests_per_second),
             sending,
-            Messages(pool, configuration, channels, tokens),
+            messages,
             apps,
-            Webhooks(configuration.store, apps),
+            webhooks,
+            Callbacks(pool, apps, webhooks, tokens),
             Explaining(pool, configuration, rules, previews, strict_ids=settings.strict_ids),
             Timelines(pool),
             Events(pool, configuration, sending, rules, tokens, strict_ids=settings.strict_ids),
             Capabilities(pool, configuration, sending, rules, strict_ids=settings.strict_ids),
             Consents(pool, apps, tokens),
+            Contacts(writer, configuration, channels, tokens),
+            Conversations(writer, configuration, channels, messages, tokens, settings.injection_days),
             settings.max_body_bytes,
         )
 

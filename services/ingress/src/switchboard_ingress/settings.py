@@ -45,6 +45,10 @@ class IngressSettings(CommonSettings):
         48, description="How long an Idempotency-Key is remembered, in hours."
     )
 
+    injection_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        30, description="How old an injected message or event may be, in days; 0: as old as it likes."
+    )
+
     @field_validator("secret_keys")
     @classmethod
     def _can_be_read(cls, value: SecretStr) -> SecretStr:
