@@ -18,6 +18,7 @@ from switchboard.store import timeline
 from switchboard.testing import wait_until
 from switchboard.topics import DISPATCH
 from switchboard_channel_adapter.admission import Admission
+from switchboard_channel_adapter.errands import Errands
 from switchboard_channel_adapter.lines import RequestLine
 from switchboard_channel_adapter.submit import Submitter
 
@@ -243,6 +244,15 @@ def submitter(
         line(channel, PooledHttpClient()),
         configuration=world.configuration,
         pool=world.pool,
+        errands=Errands(
+            channel,
+            PooledHttpClient(),
+            world.configuration,
+            world.pool,
+            world.producer,
+            topic_prefix=world.prefix,
+            hash_key=b"k" * 32,
+        ),
         **given,  # type: ignore[arg-type]
     )
 

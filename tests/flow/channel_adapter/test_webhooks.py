@@ -1,30 +1,53 @@
 """What providers post is answered when it is durable, and only then; the same thing twice has one id."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from switchboard.channel.contract import (
+    ChannelEventFact,
+    EventFact,
     InboundFact,
+    OptInFact,
     OptOutFact,
     ReceiptFact,
     UnsupportedFact,
     WebhookAnswer,
 )
+from switchboard.channel.manifest import AccountOwner
 from switchboard.channel.outcome import Accepted
-from switchboard.content import ChoiceResponseMessage, ContactMessage, TextMessage
+from switchboard.content import (
+    ChoiceResponseMessage,
+    ContactEvent,
+    ContactMessage,
+    ContactMessageEvent,
+    Empty,
+    Reaction,
+    ReactionAction,
+    TextMessage,
+)
 from switchboard.http.client import HttpAnswer, HttpClient
 from switchboard.http.pooled import PooledHttpClient
 from switchboard.ids import mint
+from switchboard.records import (
+    ChannelEvent,
+    EventReceived,
+    OptInReceived,
+    OptOutReceived,
+    UnsupportedReceived,
+)
 from switchboard.runtime import start_server
 from switchboard.status import Status
 from switchboard.testing import wait_until
 from switchboard_channel_adapter.webhooks import BODY_LIMIT_BYTES
 
-from .conftest import ScriptedChannel, Start, World
+from .conftest import MANIFEST, ScriptedChannel, Start, World
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEXT = InboundFact("update:1", "777000", ContactMessage(text_message=TextMessage("Is it late?")), AT)
@@ -107,13 +130,50 @@ async def test_the_answer_is_the_channel_s(post: Post, channel: ScriptedChannel)
     assert answer.headers["content-type"].startswith("text/xml")
 
 
-async def test_facts_without_a_reader_are_kept(world: World, post: Post, channel: ScriptedChannel) -> None:
-    channel.answer = WebhookAnswer((OptOutFact("update:2", "777000", AT), UnsupportedFact("update:3", "{}", AT)))
+async def test_facts_that_are_no_messages_are_told_with_one_id(
+    world: World, post: Post, channel: ScriptedChannel
+) -> None:
+    channel.answer = WebhookAnswer(
+        (
+            OptOutFact("update:2", "777000", AT),
+            OptInFact("update:3", "777000", AT),
+            UnsupportedFact("update:4", "{}", AT),
+            EventFact("update:5", "777000", AT, contact_event=ContactEvent(composing_event=Empty())),
+            ChannelEventFact("update:6", "QUALITY_RATING_CHANGED", AT, {"quality_rating": "MEDIUM"}),
+        )
+    )
     answers = [(await post()).status for _ in range(2)]
 
-    kept = await world.pool.fetch("SELECT kind FROM switchboard.kept_facts ORDER BY kind")
+    told = await world.received()
     assert answers == [200, 200]
-    assert [row["kind"] for row in kept] == ["OptOutFact", "UnsupportedFact"]
+    kinds = [OptOutReceived, OptInReceived, UnsupportedReceived, EventReceived, ChannelEvent]
+    assert Counter(type(record) for record in told) == dict.fromkeys(kinds, 2)
+    assert len({msgspec.json.encode(record) for record in told}) == 5
+    assert {record.app_id for record in told} == {world.app_id}
+    assert {record.identity.identity for record in told if isinstance(record, OptOutReceived)} == {"777000"}
+
+
+async def test_a_reaction_names_our_message(world: World, post: Post, channel: ScriptedChannel) -> None:
+    order = await world.plan()
+    await world.claims().claim(order)
+    await world.recorder.record(world.ended(order, Accepted(("777000:42",))))
+    reaction = ContactMessageEvent(reaction_event=Reaction("👍", ReactionAction.REACT, "42"))
+    channel.answer = WebhookAnswer(
+        (EventFact("update:7", "777000", AT, contact_message_event=reaction, about="777000:42"),)
+    )
+    await post()
+
+    (received,) = await world.received()
+    assert received.contact_message_event.reaction_event.message_id == order.message_id
+
+
+async def test_facts_of_no_app_are_kept_raw(world: World) -> None:
+    facts = world.facts(replace(MANIFEST, owner=AccountOwner.OPERATOR))
+    await facts.take(world.account, [OptOutFact("1", "46701230001", AT, sender_id="46709999999")])
+
+    kept = await world.pool.fetch("SELECT kind FROM switchboard.kept_facts")
+    assert [row["kind"] for row in kept] == ["OptOutFact"]
+    assert await world.received() == []
 
 
 async def test_a_receipt_is_told(world: World, post: Post, channel: ScriptedChannel) -> None:
