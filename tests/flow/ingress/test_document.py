@@ -62,5 +62,5 @@ async def test_answers_are_as_the_document_says(call: Client, app: App, pool: Po
 def test_an_operation_is_described_once() -> None:
     places = [(operation.method, operation.path) for operation in OPERATIONS]
 
-    assert len(set(places)) == len(places) == 15
+    assert len(set(places)) == len(places)
     assert all(isinstance(operation, Operation) for operation in OPERATIONS)

@@ -8,6 +8,7 @@ endpoint's rate, and waits while the gate is closed.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -23,7 +24,7 @@ from switchboard.ids import AppId, CallbackId, LaneId, MessageId
 from switchboard.lanes.gate import GateState
 from switchboard.lanes.lane import Limits
 from switchboard.store import timeline
-from switchboard.store.callbacks import CallbackQuery, Order, OrderKind, conditions_of, order_of
+from switchboard.store.callbacks import CallbackOrder, CallbackQuery, OrderKind, conditions_of, order_of
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard.trigger import Trigger
@@ -49,12 +50,13 @@ _ROOM_WAIT: Final = timedelta(milliseconds=50)
 _LEASE_SECONDS: Final = store.LEASE_SECONDS
 #: Finished orders are kept so long.
 _KEPT: Final = timedelta(days=5)
+_PUT_OFF: Final = timedelta(minutes=1)
 _FORGET_SECONDS: Final = 600.0
 _DEFAULT_RATE: Final = 100.0
 
 
 class _Leased(Struct, frozen=True):
-    order: Order
+    order: CallbackOrder
     token: int
     events: tuple[Event, ...]
     gone: int
@@ -71,6 +73,8 @@ class Orders:
         self._poster = poster
         self._drainer = drainer
         self._owner = owner
+        #: What is just carried out.
+        self._order_id = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -95,19 +99,22 @@ class Orders:
                 log.warning("orders wait", error=type(error).__name__)
                 pause_seconds = _AWAY_SECONDS
             except Exception as error:  # noqa: BLE001  # the others are carried out
-                log.error("an order failed", error=type(error).__name__)
+                log.error("an order failed", order=self._order_id, error=type(error).__name__)
                 pause_seconds = _AWAY_SECONDS
+                await self._put_off(self._order_id)
             await asyncio.sleep(pause_seconds)
 
     async def work_once(self) -> bool:
         """Carry out a piece of an order that is due. False if there is none."""
         leased = None
+        self._order_id = ""
         async with self._pool.acquire() as connection, connection.transaction():
             now = await store.database_now(connection)
             row = await connection.fetchrow(_DUE, now)
             if row is None:
                 return False
             order = order_of(row)
+            self._order_id = order.id
             if order.kind in (OrderKind.RESUME, OrderKind.DISMISS):
                 await self._change(connection, order, now)
             else:
@@ -118,15 +125,25 @@ class Orders:
             await self._send(leased)
         return True
 
+    async def _put_off(self, order_id: str) -> None:
+        """Let others go before an order that cannot be carried out."""
+        with suppress(*TRANSIENT_ERRORS):
+            await self._pool.execute(
+                "UPDATE switchboard.callback_orders SET due_at = switchboard.now() + $2::interval, lease_until = NULL,"
+                " last_error = 'an internal error occurred' WHERE id = $1",
+                order_id,
+                _PUT_OFF,
+            )
+
     async def forget_old(self) -> None:
         """Delete what was finished long ago: orders, and counts by the hour."""
         await self._pool.execute(
-            "WITH old AS (DELETE FROM switchboard.callback_tallies WHERE hour < switchboard.now() - $1)"
-            " DELETE FROM switchboard.callback_orders WHERE finished_at < switchboard.now() - $1",
+            "WITH old AS (DELETE FROM switchboard.callback_tallies WHERE hour < switchboard.now() - $1::interval)"
+            " DELETE FROM switchboard.callback_orders WHERE finished_at < switchboard.now() - $1::interval",
             _KEPT,
         )
 
-    async def _change(self, connection: Connection, order: Order, now: datetime) -> None:
+    async def _change(self, connection: Connection, order: CallbackOrder, now: datetime) -> None:
         """Resume or dismiss a piece."""
         chosen = await _choose(connection, order, _PIECE)
         app = await self._apps.app(AppId(order.app_id))
@@ -146,7 +163,7 @@ class Orders:
         await lanes.save(connection)
         await _progress(connection, order, 0, _last(chosen), now, done=done, gone=gone, is_over=len(chosen) < _PIECE)
 
-    async def _lease(self, connection: Connection, order: Order, now: datetime) -> _Leased | None:
+    async def _lease(self, connection: Connection, order: CallbackOrder, now: datetime) -> _Leased | None:
         """Take the next piece of a replay, or a test; None if it has to wait, or is over."""
         if order.kind is OrderKind.TEST:
             return await self._leased(connection, order, [_test(order, now)], 0, "")
@@ -183,7 +200,7 @@ class Orders:
         return None
 
     async def _leased(
-        self, connection: Connection, order: Order, events: Sequence[Event], gone: int, last_id: str
+        self, connection: Connection, order: CallbackOrder, events: Sequence[Event], gone: int, last_id: str
     ) -> _Leased:
         token: int = await connection.fetchval(
             "UPDATE switchboard.callback_orders SET state = 'running', owner = $2, lease_until ="
@@ -220,7 +237,7 @@ class Orders:
             if is_ours and order.kind is OrderKind.REPLAY:
                 await timeline.write(connection, _happenings(order, outcomes, now))
 
-    async def _send_line(self, order: Order, events: Sequence[Event]) -> list[Outcome]:
+    async def _send_line(self, order: CallbackOrder, events: Sequence[Event]) -> list[Outcome]:
         outcomes = []
         for event in events:
             destination = await self._destination(order, event)
@@ -232,7 +249,7 @@ class Orders:
             outcomes.append(replace(outcome, started_at=started_at))
         return outcomes
 
-    async def _destination(self, order: Order, event: Event) -> Destination | None:
+    async def _destination(self, order: CallbackOrder, event: Event) -> Destination | None:
         found = await destination_of(self._apps, event)
         if not order.target:
             return found
@@ -242,7 +259,7 @@ class Orders:
         return replace(found, url=order.target, credentials=None)
 
 
-async def _choose(connection: Connection, order: Order, limit: int) -> list[asyncpg.Record]:
+async def _choose(connection: Connection, order: CallbackOrder, limit: int) -> list[asyncpg.Record]:
     """The next callbacks of an order: about `limit`, and all of one millisecond together, so that a message's are."""
     if order.callback_ids:
         conditions = ["id = ANY ($1::text[])", "app_id = $2", "state = ANY ($3::text[])"]
@@ -261,9 +278,9 @@ async def _choose(connection: Connection, order: Order, limit: int) -> list[asyn
     values += [order.after_id, limit]
     where = f"{' AND '.join(conditions)} AND id > ${len(values) - 1}"
     rows: list[asyncpg.Record] = await connection.fetch(
-        f"WITH some AS (SELECT id FROM switchboard.callback_events WHERE {where} ORDER BY id LIMIT ${len(values)})"
+        f"WITH next AS (SELECT id FROM switchboard.callback_events WHERE {where} ORDER BY id LIMIT ${len(values)})"
         f" SELECT * FROM switchboard.callback_events WHERE {where}"
-        " AND id <= (SELECT left(max(id), 10) || repeat('Z', 16) FROM some) ORDER BY id",
+        " AND id <= (SELECT left(max(id), 10) || repeat('Z', 16) FROM next) ORDER BY id",
         *values,
     )
     return rows
@@ -275,7 +292,7 @@ def _last(chosen: Sequence[asyncpg.Record]) -> str:
 
 async def _progress(
     connection: Connection,
-    order: Order,
+    order: CallbackOrder,
     token: int,
     last_id: str,
     now: datetime,
@@ -312,7 +329,7 @@ async def _progress(
     return mine is not None
 
 
-def _test(order: Order, now: datetime) -> Event:
+def _test(order: CallbackOrder, now: datetime) -> Event:
     return Event(
         id=CallbackId(order.id),
         project_id=order.project_id,
@@ -335,7 +352,7 @@ def _test(order: Order, now: datetime) -> Event:
     )
 
 
-def _happenings(order: Order, outcomes: Sequence[Outcome], now: datetime) -> list[Happening]:
+def _happenings(order: CallbackOrder, outcomes: Sequence[Outcome], now: datetime) -> list[Happening]:
     return [
         Happening(
             message_id=MessageId(outcome.event.stream),

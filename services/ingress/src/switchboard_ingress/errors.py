@@ -5,6 +5,7 @@ ApiError
 ├── Unauthenticated    401: no credentials, wrong ones, or an expired token
 ├── Forbidden          403: credentials of another project
 ├── NotFound           404: no such thing in this project
+├── ContentGone        410: a callback cannot be sent again, as its content is not kept any more
 ├── AlreadyExists      409: the Idempotency-Key belongs to another request
 ├── TooLarge           413: the body is over the limit
 ├── TooManyRequests    429: a rate or a waiting line is full
@@ -110,6 +111,11 @@ class NotFound(ApiError):
 class AlreadyExists(ApiError):
     status = 409
     name = "ALREADY_EXISTS"
+
+
+class ContentGone(ApiError):
+    status = 410
+    name = "FAILED_PRECONDITION"
 
 
 class TooLarge(ApiError):

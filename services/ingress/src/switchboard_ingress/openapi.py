@@ -1,10 +1,12 @@
 """The API as an OpenAPI 3.1 document, made from the types that read the requests and write the answers."""
 
+import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from switchboard.configuration.app import (
     CallbackSettings,
@@ -20,7 +22,9 @@ from switchboard.configuration.credential import Credential, CredentialState
 from switchboard.configuration.types import ClientCredentials, TargetType
 from switchboard.records import ProcessingMode
 from switchboard.rules.progress import OnUnknown
+from switchboard.store.callbacks import Callback, CallbackOrder
 from switchboard.trigger import Trigger
+from switchboard_ingress.callbacks import CallbackList, EndpointList, OrderList
 from switchboard_ingress.capability import CapabilityAnswer
 from switchboard_ingress.consents import ConsentAudit, ConsentIdentities
 from switchboard_ingress.events import ConversationEvent, EventList, SendEventAnswer
@@ -28,8 +32,11 @@ from switchboard_ingress.explain import Explanation
 from switchboard_ingress.messages import ConversationMessage, MessageList
 from switchboard_ingress.requests import (
     AppInput,
+    CallbackSelection,
     CapabilityRequest,
     MessagePatch,
+    Replay,
+    SecretRotation,
     SendEventRequest,
     SendRequest,
     WebhookInput,
@@ -98,6 +105,15 @@ class WebhookAnswer(Struct, frozen=True):
     secret: str
     triggers: tuple[Trigger, ...]
     client_credentials: ClientCredentials | None
+    ends_retries_on: tuple[int, ...] | UnsetType = UNSET
+
+
+class RotationAnswer(Struct, frozen=True):
+    """The webhook with its new secret."""
+
+    webhook: WebhookAnswer
+    #: Until when the secret before signs too.
+    previous_secret_until: datetime | None
 
 
 class WebhookList(Struct, frozen=True):
@@ -159,6 +175,25 @@ OPERATIONS: Final = (
     Operation("get", "/webhooks/{webhook_id}", "Get a webhook", WebhookAnswer),
     Operation("patch", "/webhooks/{webhook_id}", "Update a webhook", WebhookAnswer, WebhookInput, _MASK),
     Operation("delete", "/webhooks/{webhook_id}", "Delete a webhook", NothingToSay),
+    Operation(
+        "post", "/webhooks/{webhook_id}:rotate-secret", "Give a webhook a new secret", RotationAnswer, SecretRotation
+    ),
+    Operation("post", "/webhooks/{webhook_id}:test", "Send a webhook a test callback", CallbackOrder),
+    Operation("get", "/apps/{app_id}/endpoints", "See how an app's endpoints are", EndpointList),
+    Operation(
+        "get", "/apps/{app_id}/callbacks", "List callbacks", CallbackList,
+        query=("states", "message_id", "webhook_id", "start_time", "end_time", "min_attempts", "page_size",
+               "page_token"),
+    ),
+    Operation("post", "/apps/{app_id}/callbacks:replay", "Send callbacks once more", CallbackOrder, Replay),
+    Operation("post", "/apps/{app_id}/callbacks:resume", "Try for another day what failed", CallbackOrder, CallbackSelection),
+    Operation("post", "/apps/{app_id}/callbacks:dismiss", "Give up callbacks that wait", CallbackOrder, CallbackSelection),
+    Operation("get", "/callbacks/{callback_id}", "Get a callback", Callback),
+    Operation("post", "/callbacks/{callback_id}:redeliver", "Send a callback again", CallbackOrder),
+    Operation("post", "/callbacks/{callback_id}:dismiss", "Give up a callback that waits", CallbackOrder),
+    Operation("get", "/apps/{app_id}/callback-orders", "List orders about callbacks", OrderList),
+    Operation("get", "/callback-orders/{order_id}", "See how far an order is", CallbackOrder),
+    Operation("delete", "/callback-orders/{order_id}", "Stop an order", CallbackOrder),
     Operation("post", "/events:send", "Send an event", SendEventAnswer, SendEventRequest),
     Operation(
         "get", "/events", "List events", EventList, query=("conversation_id", "contact_id", "page_size", "page_token")
@@ -215,7 +250,7 @@ def _types(operation: Operation) -> Iterator[type[Struct]]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    names = [part[1:-1] for part in f"/{{project_id}}{operation.path}".split("/") if part.startswith("{")]
+    names = re.findall(r"{(\w+)}", f"/{{project_id}}{operation.path}")
     parameters = [
         *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
         *({"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query),

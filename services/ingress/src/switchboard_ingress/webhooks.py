@@ -1,25 +1,31 @@
 """Webhooks: made, read, changed, deleted (conversation-api 4.3, 9.1)."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from switchboard.configuration import ConfigurationStore, Conflict, Webhook
-from switchboard.ids import AppId, ProjectId, WebhookId, mint
+from switchboard.ids import AppId, ProjectId, WebhookId, mint, random_token
 from switchboard.validation import Violation
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.body import Body
-from switchboard_ingress.checks import check_webhook
+from switchboard_ingress.checks import check_rotation, check_webhook
 from switchboard_ingress.errors import BadRequest, NotFound
 from switchboard_ingress.patching import patched
-from switchboard_ingress.requests import WebhookInput
+from switchboard_ingress.requests import SecretRotation, WebhookInput
 
 FIELDS: Final = ("id", *WebhookInput.__struct_fields__)
 #: Signing secrets kept after a change: the new one, and the one before for receivers that have not changed yet.
 _SECRETS_KEPT: Final = 2
 
+#: How long the secret before signs too after it was changed without saying for how long.
+_OVERLAP: Final = timedelta(days=1)
+
 _body: Final = Body(WebhookInput)
+_rotation: Final = Body(SecretRotation)
 
 
 class Webhooks:
@@ -36,36 +42,57 @@ class Webhooks:
 
     async def get(self, project_id: ProjectId, webhook_id: str) -> dict[str, Any]:
         """One webhook. Raises NotFound."""
-        return _view(await self._find(project_id, webhook_id))
+        return _view(await self.find(project_id, webhook_id))
 
     async def create(self, project_id: ProjectId, raw: bytes) -> dict[str, Any]:
         """Make a webhook. Raises BadRequest, and NotFound for its app."""
         given = _body.read(raw)
         secrets = (given.secret,) if given.secret else ()
-        return await self._put(project_id, WebhookId(mint()), given, secrets)
+        return await self._put(project_id, WebhookId(mint()), given, secrets, None)
 
     async def change(
         self, project_id: ProjectId, webhook_id: str, raw: bytes, mask: Sequence[str] | None
     ) -> dict[str, Any]:
         """Change what the mask, or else the body, names. Raises NotFound, BadRequest."""
-        webhook = await self._find(project_id, webhook_id)
+        webhook = await self.find(project_id, webhook_id)
         given = _body.plain(raw or b"{}")
         if not isinstance(given, dict):
             _body.convert(given)  # refuses it by name
         changed = _body.convert(patched(_writable(webhook), given, mask, FIELDS))
-        secrets = webhook.secrets
+        secrets, until = webhook.secrets, webhook.rotation_until
         if changed.secret != webhook.secret:
             secrets = (changed.secret, *secrets)[:_SECRETS_KEPT] if changed.secret else ()
-        return await self._put(project_id, webhook.id, changed, secrets)
+            until = datetime.now(UTC) + _OVERLAP
+        return await self._put(project_id, webhook.id, changed, secrets, until)
+
+    async def rotate_secret(self, project_id: ProjectId, webhook_id: str, raw: bytes) -> dict[str, Any]:
+        """Give a webhook a new secret; for a while the one before signs too. Raises NotFound, BadRequest."""
+        webhook = await self.find(project_id, webhook_id)
+        rotation = _rotation.read(raw or b"{}")
+        if found := check_rotation(rotation):
+            raise BadRequest(*found)
+        secret = rotation.secret or random_token()
+        secrets = webhook.secrets if secret == webhook.secret else (secret, *webhook.secrets)[:_SECRETS_KEPT]
+        until = datetime.now(UTC) + timedelta(seconds=int(rotation.overlap[:-1]))
+        if until <= datetime.now(UTC):
+            secrets = secrets[:1]
+        changed = replace(webhook, secrets=secrets, rotation_until=until if len(secrets) > 1 else None)
+        await self._store.put_webhook(changed)
+        return {"webhook": _view(changed), "previous_secret_until": changed.rotation_until}
 
     async def delete(self, project_id: ProjectId, webhook_id: str) -> None:
         """Delete a webhook. Raises NotFound."""
-        webhook = await self._find(project_id, webhook_id)
+        webhook = await self.find(project_id, webhook_id)
         if not await self._store.delete_webhook(webhook.id):
             raise _no_such_webhook()
 
     async def _put(
-        self, project_id: ProjectId, webhook_id: WebhookId, given: WebhookInput, secrets: tuple[str, ...]
+        self,
+        project_id: ProjectId,
+        webhook_id: WebhookId,
+        given: WebhookInput,
+        secrets: tuple[str, ...],
+        rotation_until: datetime | None,
     ) -> dict[str, Any]:
         if found := check_webhook(given):
             raise BadRequest(*found)
@@ -79,6 +106,8 @@ class Webhooks:
             target_type=given.target_type,
             secrets=secrets,
             client_credentials=given.client_credentials,
+            rotation_until=rotation_until if len(secrets) > 1 else None,
+            ends_retries_on=given.ends_retries_on,
         )
         try:
             await self._store.put_webhook(webhook)
@@ -86,7 +115,8 @@ class Webhooks:
             raise BadRequest(Violation(conflict.field, conflict.description)) from conflict
         return _view(webhook)
 
-    async def _find(self, project_id: ProjectId, webhook_id: str) -> Webhook:
+    async def find(self, project_id: ProjectId, webhook_id: str) -> Webhook:
+        """One webhook of a project. Raises NotFound."""
         webhook = None if "\x00" in webhook_id else await self._store.webhook(WebhookId(webhook_id))
         if webhook is None or webhook.project_id != project_id:
             raise _no_such_webhook()
@@ -98,7 +128,11 @@ def _no_such_webhook() -> NotFound:
 
 
 def _view(webhook: Webhook) -> dict[str, Any]:
-    return {name: getattr(webhook, name) for name in FIELDS}
+    shown = {name: getattr(webhook, name) for name in FIELDS}
+    if not webhook.ends_retries_on:
+        # A field that the contract does not know stands only where somebody set it.
+        del shown["ends_retries_on"]
+    return shown
 
 
 def _writable(webhook: Webhook) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class OrderState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class CallbackOrder(Struct, frozen=True, kw_only=True):
     """What an owner wants done with callbacks."""
 
     id: str
@@ -248,7 +248,7 @@ def conditions_of(query: CallbackQuery) -> tuple[list[str], list[Any]]:
     return conditions, values
 
 
-async def place(pool: Pool, order: Order) -> Order:
+async def place(pool: Pool, order: CallbackOrder) -> CallbackOrder:
     """Write an order; callback-delivery takes it up within a second. Its id and time are made here."""
     row = await pool.fetchrow(
         "INSERT INTO switchboard.callback_orders (id, project_id, app_id, kind, webhook_id, callback_ids, states,"
@@ -271,13 +271,13 @@ async def place(pool: Pool, order: Order) -> Order:
     return order_of(row)
 
 
-async def redeliver(pool: Pool, found: Callback) -> Order:
-    """Order one callback again: as a replay if it was delivered, else for another 24 hours. Raises ContentGone."""
+async def redeliver(pool: Pool, found: Callback) -> CallbackOrder:
+    """CallbackOrder one callback again: as a replay if it was delivered, else for another 24 hours. Raises ContentGone."""
     if not found.has_content:
         raise ContentGone(f"the content of callback {found.id} is gone: its app keeps it no longer")
     return await place(
         pool,
-        Order(
+        CallbackOrder(
             id=mint(),
             project_id=found.project_id,
             app_id=found.app_id,
@@ -288,7 +288,7 @@ async def redeliver(pool: Pool, found: Callback) -> Order:
     )
 
 
-async def order(pool: Pool, project_id: str, order_id: str) -> Order | None:
+async def order(pool: Pool, project_id: str, order_id: str) -> CallbackOrder | None:
     """One order of a project."""
     row = await pool.fetchrow(
         "SELECT * FROM switchboard.callback_orders WHERE id = $1 AND project_id = $2", order_id, project_id
@@ -296,7 +296,7 @@ async def order(pool: Pool, project_id: str, order_id: str) -> Order | None:
     return order_of(row) if row else None
 
 
-async def orders(pool: Pool, app_id: str, *, limit: int = 100) -> list[Order]:
+async def orders(pool: Pool, app_id: str, *, limit: int = 100) -> list[CallbackOrder]:
     """The orders of an app, newest first."""
     rows = await pool.fetch(
         "SELECT * FROM switchboard.callback_orders WHERE app_id = $1 ORDER BY id DESC LIMIT $2", app_id, limit
@@ -304,7 +304,7 @@ async def orders(pool: Pool, app_id: str, *, limit: int = 100) -> list[Order]:
     return [order_of(row) for row in rows]
 
 
-async def cancel(pool: Pool, project_id: str, order_id: str) -> Order | None:
+async def cancel(pool: Pool, project_id: str, order_id: str) -> CallbackOrder | None:
     """Stop an order where it is. One that is finished stays so."""
     await pool.execute(
         "UPDATE switchboard.callback_orders SET state = 'cancelled', finished_at = switchboard.now()"
@@ -315,9 +315,9 @@ async def cancel(pool: Pool, project_id: str, order_id: str) -> Order | None:
     return await order(pool, project_id, order_id)
 
 
-def order_of(row: asyncpg.Record) -> Order:
+def order_of(row: asyncpg.Record) -> CallbackOrder:
     """Read a row of `callback_orders`."""
-    return Order(
+    return CallbackOrder(
         id=row["id"],
         project_id=row["project_id"],
         app_id=row["app_id"],
