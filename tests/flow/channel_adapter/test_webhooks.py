@@ -46,8 +46,9 @@ from switchboard.runtime import start_server
 from switchboard.status import Status
 from switchboard.testing import wait_until
 from switchboard_channel_adapter.webhooks import BODY_LIMIT_BYTES
+from switchboard_channels.telegram.manifest import MANIFEST
 
-from .conftest import MANIFEST, ScriptedChannel, Start, World
+from .conftest import ScriptedChannel, Start, World
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEXT = InboundFact("update:1", "777000", ContactMessage(text_message=TextMessage("Is it late?")), AT)

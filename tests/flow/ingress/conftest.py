@@ -19,7 +19,7 @@ from switchboard.configuration import App, ConfigurationStore, Credential
 from switchboard.configuration.credential import StaticBearer, TelegramCredentials
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, ProjectId, mint
-from switchboard.records import MessageAccepted
+from switchboard.records import AcceptedRecord, MessageAccepted
 from switchboard.secrets import KeyRing
 from switchboard.settings import read_settings
 from switchboard.store.pool import Pool, open_pool
@@ -119,7 +119,7 @@ class Topic:
         self._bootstrap = bootstrap
         self.name = name
 
-    async def read(self) -> list[tuple[bytes, MessageAccepted, dict[str, bytes]]]:
+    async def read(self) -> list[tuple[bytes, AcceptedRecord, dict[str, bytes]]]:
         """Everything in it now: key, record, headers."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest")
         await consumer.start()
@@ -145,7 +145,7 @@ class Topic:
             await consumer.stop()
 
     async def messages(self) -> list[MessageAccepted]:
-        return [record for _, record, _ in await self.read()]
+        return [record for _, record, _ in await self.read() if isinstance(record, MessageAccepted)]
 
 
 @pytest.fixture
