@@ -620,3 +620,35 @@ class TestAppGone:
         accepted = Story(SMS).outcome(ACCEPTED)
 
         assert on_app_gone(accepted.last, at(9)) is accepted.last
+
+
+class TestDoubtAtAProviderThatDropsDuplicates:
+    """It is tried again, and not left for another channel before it said something, unless that was asked for."""
+
+    ROUTE = Route((step("RCS", deduplicates=True), step("SMS")))
+
+    def doubtful(self, policy: Policy = PATIENT) -> Story:
+        return Story(self.ROUTE, policy=policy).outcome(Unknown(DOUBT)).due(2)
+
+    def test_it_is_not_left_while_nobody_knows(self):
+        story = self.doubtful().outcome(FailedForNow(BUSY, max_tries=1), 3)
+
+        assert story.told == ["FAILED RCS"]
+        assert story.codes == [ReasonCode.UNKNOWN]
+        assert story.dispatched == [(0, 1), (0, 2)]
+
+    def test_a_refusal_of_the_second_is_word_of_both(self):
+        assert self.doubtful().outcome(Rejected(REJECTED), 3).dispatched == [(0, 1), (0, 2), (1, 3)]
+
+    def test_where_it_was_asked_for_it_is_left(self):
+        story = self.doubtful(Policy(on_unknown=OnUnknown.FAIL_OVER)).outcome(FailedForNow(BUSY, max_tries=1), 3)
+
+        assert story.dispatched == [(0, 1), (0, 2), (1, 3)]
+
+
+def test_that_an_earlier_attempt_failed_is_no_word_about_the_one_in_doubt():
+    story = Story(BOTH).outcome(FailedForNow(BUSY)).due(2).outcome(Unknown(DOUBT), 3)
+    decision = on_resolved(story.progress, BOTH, 0, 1, Status.FAILED, None, at(4))
+
+    assert not decision.effects
+    assert decision.progress == story.progress

@@ -81,6 +81,9 @@ class StepLedger(Struct, frozen=True, omit_defaults=True):
     #: Why a part failed, and when the latest part's news happened, until all parts are told as one.
     reason: Reason | None = None
     event_at: datetime | None = None
+    #: An attempt that nobody knows the end of is tried again, for the provider drops duplicates; and `on_unknown` is
+    #: FAIL, so no other channel may be tried before this one said something.
+    in_doubt: bool = False
 
 
 class Ledger(Struct, frozen=True, omit_defaults=True):
@@ -259,6 +262,9 @@ def on_outcome(
         merged = _merge_ids(progress, step, outcome)
         decision = _tell_combined(merged, route, step, submission, now, "late outcome")
         return replace(decision, effects=replace(decision.effects, ended=(step, submission, _end_of(outcome))))
+    if progress.ledger.of(step).in_doubt and not isinstance(outcome, FailedForNow | Unknown):
+        # A provider that drops duplicates would have known the attempt before: what it says is said of both.
+        progress = _with_step(progress, step, replace(progress.ledger.of(step), in_doubt=False))
     match outcome:
         case Accepted():
             decision = _accept(_merge_ids(progress, step, outcome), route, now, finished_at or now)
@@ -301,6 +307,7 @@ def on_receipt(
         channel_metadata={**before.channel_metadata, **channel_metadata},
         reason=before.reason or reason,
         event_at=event_at,
+        in_doubt=False,
     )
     if progress.phase is Phase.UNKNOWN and not after.parts:
         after = replace(after, parts=1)
@@ -365,7 +372,12 @@ def on_resolved(
     reason: Reason | None,
     now: datetime,
 ) -> Decision:
-    """An operator found out what became of an unknown attempt. Counts as a receipt for all its parts."""
+    """An operator found out what became of an unknown attempt. Counts as a receipt for all its parts.
+
+    That an attempt failed is said of the latest one only: an earlier one's end is no word about what followed it.
+    """
+    if status is Status.FAILED and (step, submission) != (progress.step, progress.submission):
+        return Decision(progress, note="another attempt is under way")
     return on_receipt(progress, route, step, submission, "operator", status, reason, now, {}, now)
 
 
@@ -501,6 +513,8 @@ def _doubt(progress: Progress, route: Route, policy: Policy, reason: Reason, now
     if progress.phase is Phase.UNKNOWN:
         return Decision(progress, note="still unknown")
     if step.deduplicates:
+        if policy.on_unknown is OnUnknown.FAIL:
+            progress = _with_step(progress, progress.step, replace(progress.ledger.of(progress.step), in_doubt=True))
         return _retry(progress, route, policy, FailedForNow(reason), now)
     wait = (step.wait_seconds or UNKNOWN_WAIT_SECONDS) if step.receipts else 0
     doubtful = replace(
@@ -559,6 +573,8 @@ def _switch(progress: Progress, route: Route, reason: Reason, now: datetime, not
     """Leave this channel: go on with the next one, or end."""
     if _delivered_elsewhere(progress, progress.step):
         return Decision(_final(_left(progress, Status.FAILED), now), note=f"{note}; delivered elsewhere")
+    if progress.ledger.of(progress.step).in_doubt:
+        return _fail(progress, Reason(ReasonCode.UNKNOWN, reason.description), now, f"{note}, in doubt")
     waited_in_vain = progress.phase is not Phase.SUBMITTED and _passed(progress.expires_at, now)
     if waited_in_vain or _passed(progress.ttl_ends_at, now):
         return _fail(progress, _EXPIRED, now, f"{note}, expired")
