@@ -148,6 +148,21 @@ def app_limits(
     _do("apps", lambda command: command.set_limits(data, app_id, outbound, inbound, webhooks))
 
 
+@apps.command("consent")
+def app_consent(
+    app_id: str,
+    mode: Annotated[
+        str, typer.Argument(help="off, primary (people who left are not written to) or secondary (told only).")
+    ],
+    words: Annotated[
+        str, typer.Option(help="The app's own keywords and texts: JSON or @FILE; by default those it has.")
+    ] = "",
+    data: Data = None,
+) -> None:
+    """Set what happens when people write STOP, and to messages to those who have left."""
+    _do("consent", lambda command: command.set_consent(data, app_id, mode, words))
+
+
 Settings = Annotated[
     str, typer.Argument(help="JSON; @FILE reads a file, - standard input, so that secrets stay unseen.")
 ]

@@ -16,6 +16,7 @@ from switchboard.configuration.credential import Credential
 from switchboard.configuration.types import AccessKey, ClientCredentials, ProviderAccount, TargetType, Webhook
 from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey, AppId, ProjectId, WebhookId
+from switchboard.rules.consent import ConsentSettings
 from switchboard.secrets import MIN_ACCESS_SECRET_LENGTH, KeyRing, SecretError, hash_access_secret
 from switchboard.store.pool import Pool
 from switchboard.trigger import Trigger
@@ -140,6 +141,14 @@ class ConfigurationStore:
             app.id, settings, credentials,
         )  # fmt: skip
         return updated is not None
+
+    async def set_consent(self, app_id: AppId, consent: ConsentSettings) -> None:
+        """Set an app's consent management."""
+        await self.pool.execute(
+            "UPDATE switchboard.apps SET settings = jsonb_set(settings, '{consent}', $2::text::jsonb),"
+            " updated_at = switchboard.now() WHERE id = $1 AND deleted_at IS NULL",
+            app_id, _encode(consent).decode(),
+        )  # fmt: skip
 
     async def set_rate_limits(self, app_id: AppId, limits: RateLimits) -> bool:
         """Give an app its rates: an operator's right. Returns whether there was one."""
