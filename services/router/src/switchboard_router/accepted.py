@@ -100,7 +100,7 @@ class OnAccepted:
             ]
             steps = [(item.message.app_id, step) for item in new for step in item.message.route.steps]
             pacing = await pacing_for(self._context, steps)
-            lanes = await lock(connection, pacing)
+            lanes = await lock(connection, pacing, now)
             joined = await join_recipients(connection, unseen, recipients)
             new = [_in_conversation(item, joined.get(item.message.id)) for item in new]
             await keep_for_replies(connection, unseen, apps)

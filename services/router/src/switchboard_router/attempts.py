@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from prometheus_client import Counter
 
 from switchboard.bus import Outgoing, Record
+from switchboard.callbacks.endpoint import endpoints_of
 from switchboard.channel.contract import ReceiptFact
 from switchboard.crash import crash_point
 from switchboard.ids import MessageId
@@ -42,6 +43,7 @@ from switchboard.store.messages import Message, StoredAttempt
 from switchboard.store.pool import Connection
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import ATTEMPTS
+from switchboard.trigger import Trigger
 from switchboard_router import events, unsubscribed
 from switchboard_router.carrying_out import Decided, Output, carry_out, publish
 from switchboard_router.context import RouterContext
@@ -84,9 +86,9 @@ class OnAttempts:
         async with self._context.connection() as connection, connection.transaction():
             glimpsed = await store.read(connection, by_message)
             pacing = await self._pacing(glimpsed)
-            lanes = await lock(connection, pacing)
-            await note_taken(connection, facts, glimpsed)
             now = await store.database_now(connection)
+            lanes = await lock(connection, pacing, now)
+            await note_taken(connection, facts, glimpsed)
             locked = await store.lock(connection, by_message)
             _orphans.inc(len(by_message) - len(locked))
             current = {(id, m.progress.step, m.progress.submission) for id, m in locked.items()}
@@ -181,9 +183,19 @@ class OnAttempts:
         return replace(item, decision=on_app_gone(item.decision, now))
 
     async def _with_contents(self, connection: Connection, decided: Sequence[Decided]) -> list[Decided]:
-        """Contents are read only where something is to be published."""
-        bodies = await store.bodies(connection, {item.message.id for item in decided if item.decision.effects})
+        """Contents are read only where they are to be published: most reports tell nothing of them."""
+        wanted = {item.message.id for item in decided if await self._publishes_content(item)}
+        bodies = await store.bodies(connection, wanted)
         return [item.with_body(bodies.get(item.message.id)) for item in decided]
+
+    async def _publishes_content(self, item: Decided) -> bool:
+        effects = item.decision.effects
+        if effects.dispatch or effects.redispatch:
+            return True
+        if all(due.trigger is not Trigger.MESSAGE_SUBMIT for due in effects.callbacks):
+            return False
+        webhooks = await self._context.configuration.webhooks(item.message.app_id)
+        return bool(endpoints_of(Trigger.MESSAGE_SUBMIT, webhooks))
 
 
 def _recorded_outcome(message: Message, attempt: StoredAttempt | None) -> AttemptFinished | None:

@@ -51,11 +51,11 @@ class OnDeadLetter:
             if glimpsed is None:
                 decided = _unplanned(message_id, record, now)
                 pacing = await pacing_for(context, ())
-                lanes = await lock(connection, pacing)
+                lanes = await lock(connection, pacing, now)
             else:
                 steps = [(glimpsed.app_id, step) for step in glimpsed.route.steps]
                 pacing = await pacing_for(context, steps)
-                lanes = await lock(connection, pacing)
+                lanes = await lock(connection, pacing, now)
                 message = (await store.lock(connection, [message_id]))[message_id]
                 decided = Decided(message, on_dead_letter(message.progress, now), Kind.DEAD_LETTER, _cause(record))
             if decided is None:

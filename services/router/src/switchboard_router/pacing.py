@@ -1,6 +1,7 @@
 """Which lanes an attempt passes through, and how fast they go (DESIGN 6)."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from switchboard.channel.errors import Unsupported
 from switchboard.ids import AppId, LaneId
 from switchboard.lanes import Limits, LockedLanes, account_lane, dispatch_lane, lock_lanes
 from switchboard.rules.route import RouteStep
-from switchboard.store.messages import Message, database_now
+from switchboard.store.messages import Message
 from switchboard.store.pool import Connection
 from switchboard_router.context import RouterContext
 
@@ -64,9 +65,9 @@ async def _account_rate(context: RouterContext, app_id: AppId, step: RouteStep) 
     return manifest.rate_of(None if account is None else account.settings)
 
 
-async def lock(connection: Connection, pacing: Pacing) -> LockedLanes:
-    """Lock the lanes of a batch, before any message or attempt."""
-    return await lock_lanes(connection, pacing.limits, await database_now(connection))
+async def lock(connection: Connection, pacing: Pacing, now: datetime) -> LockedLanes:
+    """Lock the lanes of a batch, before any message or attempt. `now` is the database's."""
+    return await lock_lanes(connection, pacing.limits, now)
 
 
 def units_of(context: RouterContext, message: Message, step: RouteStep) -> int:

@@ -273,10 +273,9 @@ async def leave_lanes(
         return {}
     ids, steps, submissions = (list(column) for column in zip(*sorted(keys), strict=True))
     rows = await connection.fetch(
-        "UPDATE switchboard.attempts a SET lanes = '{}' FROM switchboard.attempts old,"
-        " unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)"
+        "UPDATE switchboard.attempts a SET lanes = '{}'"
+        " FROM unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)"
         " WHERE a.message_id = asked.message_id AND a.step = asked.step AND a.submission = asked.submission"
-        " AND old.message_id = a.message_id AND old.step = a.step AND old.submission = a.submission"
         " AND a.lanes <> '{}' RETURNING a.message_id, a.step, a.submission, old.lanes",
         ids,
         steps,
