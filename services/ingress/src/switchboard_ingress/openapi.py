@@ -20,6 +20,8 @@ from switchboard.configuration.app import (
 )
 from switchboard.configuration.credential import Credential, CredentialState
 from switchboard.configuration.types import ClientCredentials, TargetType
+from switchboard.contact import Contact
+from switchboard.conversation import Conversation
 from switchboard.records import ProcessingMode
 from switchboard.rules.progress import OnUnknown
 from switchboard.store.callbacks import Callback, CallbackOrder
@@ -27,6 +29,8 @@ from switchboard.trigger import Trigger
 from switchboard_ingress.callbacks import CallbackList, EndpointList, OrderList
 from switchboard_ingress.capability import CapabilityAnswer
 from switchboard_ingress.consents import ConsentAudit, ConsentIdentities
+from switchboard_ingress.contacts import ConflictList, ContactList
+from switchboard_ingress.conversations import ConversationList, InjectedEvent, RecentList
 from switchboard_ingress.events import ConversationEvent, EventList, SendEventAnswer
 from switchboard_ingress.explain import Explanation
 from switchboard_ingress.messages import ConversationMessage, MessageList
@@ -34,7 +38,14 @@ from switchboard_ingress.requests import (
     AppInput,
     CallbackSelection,
     CapabilityRequest,
+    ContactInput,
+    ContactMergeRequest,
+    ConversationInput,
+    InjectEventRequest,
+    InjectMessageRequest,
+    LastMessagesRequest,
     MessagePatch,
+    ProfileRequest,
     Replay,
     SecretRotation,
     SendEventRequest,
@@ -120,6 +131,10 @@ class WebhookList(Struct, frozen=True):
     webhooks: tuple[WebhookAnswer, ...]
 
 
+class ProfileAnswer(Struct, frozen=True):
+    profile_name: str
+
+
 class NothingToSay(Struct, frozen=True):
     """`{}`"""
 
@@ -165,6 +180,53 @@ OPERATIONS: Final = (
     Operation("delete", "/messages/{message_id}", "Delete a message from storage", NothingToSay, query=_SOURCE),
     Operation("get", "/messages/{message_id}/timeline", "What happened to a message", MessageTimeline),
     Operation("post", "/messages:explain", "What a send would do", Explanation, SendRequest),
+    Operation(
+        "post", "/messages:fetch-last-message", "The last message of each recipient", MessageList, LastMessagesRequest
+    ),
+    Operation(
+        "get", "/contacts", "List contacts", ContactList,
+        query=("external_id", "channel", "identity", "page_size", "page_token"),
+    ),
+    Operation("post", "/contacts", "Create a contact", Contact, ContactInput),
+    Operation("get", "/contacts/{contact_id}", "Get a contact", Contact),
+    Operation("patch", "/contacts/{contact_id}", "Update a contact", Contact, ContactInput, _MASK),
+    Operation(
+        "delete", "/contacts/{contact_id}", "Delete a contact with its conversations and messages", NothingToSay
+    ),
+    Operation("post", "/contacts/{destination_id}:merge", "Merge two contacts", Contact, ContactMergeRequest),
+    Operation(
+        "post", "/contacts:getChannelProfile", "The name a channel knows a person by", ProfileAnswer, ProfileRequest
+    ),
+    Operation(
+        "get", "/contacts:identityConflicts", "List identities that contacts share", ConflictList,
+        query=("page_size", "page_token"),
+    ),
+    Operation(
+        "get", "/conversations", "List conversations", ConversationList,
+        query=("app_id", "contact_id", "only_active", "active_channel", "page_size", "page_token"),
+    ),
+    Operation("post", "/conversations", "Start a conversation", Conversation, ConversationInput),
+    Operation(
+        "get", "/conversations:recent", "List conversations with their last messages", RecentList,
+        query=("app_id", "only_active", "order", "page_size", "page_token"),
+    ),
+    Operation("get", "/conversations/{conversation_id}", "Get a conversation", Conversation),
+    Operation(
+        "patch", "/conversations/{conversation_id}", "Update a conversation", Conversation, ConversationInput,
+        (*_MASK, "metadata_update_strategy"),
+    ),
+    Operation(
+        "delete", "/conversations/{conversation_id}", "Delete a conversation with its messages", NothingToSay
+    ),
+    Operation("post", "/conversations/{conversation_id}:stop", "Stop a conversation", NothingToSay),
+    Operation(
+        "post", "/conversations/{conversation_id}:inject-message", "Store a message that went another way",
+        NothingToSay, InjectMessageRequest,
+    ),
+    Operation(
+        "post", "/conversations/{conversation_id}:inject-event", "Store an event that went another way",
+        InjectedEvent, InjectEventRequest,
+    ),
     Operation("get", "/apps", "List apps", AppList),
     Operation("post", "/apps", "Create an app", AppAnswer, AppInput),
     Operation("get", "/apps/{app_id}", "Get an app", AppAnswer),
@@ -186,8 +248,12 @@ OPERATIONS: Final = (
                "page_token"),
     ),
     Operation("post", "/apps/{app_id}/callbacks:replay", "Send callbacks once more", CallbackOrder, Replay),
-    Operation("post", "/apps/{app_id}/callbacks:resume", "Try for another day what failed", CallbackOrder, CallbackSelection),
-    Operation("post", "/apps/{app_id}/callbacks:dismiss", "Give up callbacks that wait", CallbackOrder, CallbackSelection),
+    Operation(
+        "post", "/apps/{app_id}/callbacks:resume", "Try for another day what failed", CallbackOrder, CallbackSelection
+    ),
+    Operation(
+        "post", "/apps/{app_id}/callbacks:dismiss", "Give up callbacks that wait", CallbackOrder, CallbackSelection
+    ),
     Operation("get", "/callbacks/{callback_id}", "Get a callback", Callback),
     Operation("post", "/callbacks/{callback_id}:redeliver", "Send a callback again", CallbackOrder),
     Operation("post", "/callbacks/{callback_id}:dismiss", "Give up a callback that waits", CallbackOrder),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -16,11 +17,15 @@ account = typer.Typer(no_args_is_help=True, help="Provider accounts: what the op
 number = typer.Typer(no_args_is_help=True, help="Numbers of provider accounts, and whose they are.")
 lanes = typer.Typer(no_args_is_help=True, help="Waiting lines of apps, provider accounts and endpoints.")
 unknowns = typer.Typer(no_args_is_help=True, help="Attempts of which nobody knows what became.")
+callbacks = typer.Typer(no_args_is_help=True, help="Callbacks: what became of them, and send them again.")
+endpoints = typer.Typer(no_args_is_help=True, help="Endpoints of apps: how they are.")
 app.add_typer(apps, name="app")
 app.add_typer(account, name="account")
 app.add_typer(number, name="number")
 app.add_typer(lanes, name="lanes")
 app.add_typer(unknowns, name="unknowns")
+app.add_typer(callbacks, name="callbacks")
+app.add_typer(endpoints, name="endpoints")
 
 Data = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
@@ -251,6 +256,87 @@ def unknowns_resolve(
 ) -> None:
     """Say what became of an attempt."""
     _do("operate", lambda command: command.resolve_unknown(data, attempt, status, why))
+
+
+@endpoints.command("list")
+def endpoints_list(app_id: str, data: Data = None) -> None:
+    """Show an app's endpoints: state, lag, success rate, next try, last error."""
+    _do("callbacks", lambda command: command.list_endpoints(data, app_id))
+
+
+@endpoints.command("test")
+def endpoints_test(webhook_id: str, data: Data = None) -> None:
+    """Send a webhook a callback without a meaning."""
+    _do("callbacks", lambda command: command.test(data, webhook_id))
+
+
+@callbacks.command("list")
+def callbacks_list(
+    app_id: str,
+    state: Annotated[Several, typer.Option(help="waiting, delivered, expired, ended, dismissed. Repeatable.")] = None,
+    message: Annotated[str, typer.Option(help="Those of one message.")] = "",
+    min_attempts: Annotated[int, typer.Option(min=0, help="Tried so often, or more.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    data: Data = None,
+) -> None:
+    """Show an app's callbacks, those of the newest messages first."""
+    _do(
+        "callbacks",
+        lambda command: command.list_callbacks(data, app_id, state or [], message, min_attempts, limit),
+    )
+
+
+@callbacks.command("show")
+def callbacks_show(callback_id: str, data: Data = None) -> None:
+    """Show one callback."""
+    _do("callbacks", lambda command: command.show_callback(data, callback_id))
+
+
+@callbacks.command("redeliver")
+def callbacks_redeliver(callback_id: str, data: Data = None) -> None:
+    """Send a callback again, whatever became of it."""
+    _do("callbacks", lambda command: command.redeliver(data, callback_id))
+
+
+@callbacks.command("dismiss")
+def callbacks_dismiss(callback_id: str, data: Data = None) -> None:
+    """Give up a callback that waits."""
+    _do("callbacks", lambda command: command.dismiss(data, callback_id))
+
+
+@callbacks.command("resume")
+def callbacks_resume(
+    app_id: str, webhook: Annotated[str, typer.Option(help="Of this webhook only.")] = "", data: Data = None
+) -> None:
+    """Try for another 24 hours what expired or was ended."""
+    _do("callbacks", lambda command: command.resume(data, app_id, webhook))
+
+
+@callbacks.command("replay")
+def callbacks_replay(
+    app_id: str,
+    since: Annotated[datetime, typer.Option(help="What happened from here on, UTC.")],
+    until: Annotated[Optional[datetime], typer.Option(help="And before; default now.")] = None,  # noqa: UP045
+    state: Annotated[Several, typer.Option(help="In these states; default all finished ones.")] = None,
+    target: Annotated[str, typer.Option(help="Another URL than the webhook's.")] = "",
+    rate: Annotated[float, typer.Option(help="Callbacks a second.")] = 20.0,
+    data: Data = None,
+) -> None:
+    """Send a window of callbacks once more, marked as replayed."""
+    begin, end = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC) if until else None
+    _do("callbacks", lambda command: command.replay(data, app_id, begin, end, state or [], target, rate))
+
+
+@callbacks.command("orders")
+def callbacks_orders(app_id: str, data: Data = None) -> None:
+    """Show how far an app's orders are."""
+    _do("callbacks", lambda command: command.list_orders(data, app_id))
+
+
+@callbacks.command("cancel")
+def callbacks_cancel(order_id: str, data: Data = None) -> None:
+    """Stop an order where it is."""
+    _do("callbacks", lambda command: command.cancel(data, order_id))
 
 
 def _do(module: str, command: Callable[[Any], Coroutine[Any, Any, int]]) -> None:

@@ -272,7 +272,7 @@ async def place(pool: Pool, order: CallbackOrder) -> CallbackOrder:
 
 
 async def redeliver(pool: Pool, found: Callback) -> CallbackOrder:
-    """CallbackOrder one callback again: as a replay if it was delivered, else for another 24 hours. Raises ContentGone."""
+    """Order one callback again: as a replay if it was delivered, else for another 24 hours. Raises ContentGone."""
     if not found.has_content:
         raise ContentGone(f"the content of callback {found.id} is gone: its app keeps it no longer")
     return await place(
