@@ -113,7 +113,8 @@ async def test_a_shared_identity_is_told_and_listed_as_a_conflict(call: Client, 
 
     both = [first["id"], second["id"]]
     told = await changes.read()
-    assert [change.duplicates for change in told][1][0].contact_ids == tuple(both)
+    assert isinstance(told[1], ContactCreated)
+    assert [shared.contact_ids for shared in told[1].duplicates] == [tuple(both)]
     found = (await call("GET", "/contacts:identityConflicts")).json
     assert found == {
         "conflicts": [{"identity": "46701230001", "channels": ["SMS"], "contact_ids": both}], "next_page_token": "",

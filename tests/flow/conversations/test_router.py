@@ -18,6 +18,7 @@ from switchboard.ids import ChangeId, ContactId, ConversationId, mint
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import (
     AttemptFinished,
+    ChangesRecord,
     ContactCreated,
     ContactDeleted,
     ContactMerged,
@@ -243,7 +244,7 @@ async def test_changes_by_clients_are_told_once_each_in_their_order(talks: Talks
             "sequence": sequence,
         }  # fmt: skip
 
-    changes = [
+    changes: list[ChangesRecord] = [
         ContactCreated(contact=old, duplicates=shared, **fact(1)),
         ContactUpdated(contact=old, **fact(3)),
         ContactMerged(preserved=old, deleted=young, **fact(4)),

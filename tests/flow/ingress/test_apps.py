@@ -182,7 +182,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"dispatch_retention_policy": {"ttl_days": -1}}, ["dispatch_retention_policy.ttl_days"]),
     ({"dispatch_retention_policy": {"retention_type": "PERSIST_RETENTION_POLICY"}},
      ["dispatch_retention_policy.retention_type"]),
-    ({"processing_mode": "CONVERSATION"}, ["processing_mode"]),
+    ({"processing_mode": "TELEPATHY"}, ["processing_mode"]),
     ({"message_retry_settings": {"retry_duration": 29}}, ["message_retry_settings.retry_duration"]),
     ({"message_retry_settings": {"retry_duration": 3601}}, ["message_retry_settings.retry_duration"]),
     ({"delivery_report_based_fallback": {"enabled": True}},

@@ -128,8 +128,8 @@ async def test_a_key_may_hold_colons_in_its_secret(call: Client, store: Configur
         ("GET", "/nothing", 404), ("GET", "/", 404), ("GET", "//", 404), ("GET", "//v1/projects", 404),
         ("GET", "//v3/projects/x/apps", 404), ("GET", "/apps/", 404), ("GET", "/apps/1/2/3", 404),
         ("PUT", "/apps", 501), ("GET", "/messages:send", 501), ("POST", "/messages/1", 501),
-        ("POST", "/contacts", 501), ("GET", "/conversations:recent", 501), ("POST", "/events:send", 501),
-        ("POST", "/messages:transcode", 501), ("POST", "/contacts/1:merge", 501),
+        ("PUT", "/contacts", 501), ("POST", "/conversations:recent", 501), ("GET", "/events:send", 501),
+        ("POST", "/messages:transcode", 501), ("GET", "/contacts/1:merge", 501),
     ],
 )  # fmt: skip
 async def test_paths_that_lead_nowhere_are_404_and_known_ones_501(

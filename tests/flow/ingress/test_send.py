@@ -383,12 +383,37 @@ async def test_an_app_with_a_full_line_is_told_when_to_come_again(call: Client, 
     assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_a_conversation_app_is_refused_by_name(call: Client, app: App, store: ConfigurationStore) -> None:
+async def test_a_conversation_app_sends_to_contacts_and_identities(
+    call: Client, store: ConfigurationStore, topic: Topic
+) -> None:
     other = make_app(processing_mode=ProcessingMode.CONVERSATION)
     await store.insert_app(other)
+    to_contact = a_send(other, recipient={"contact_id": mint()})
+    said = {"conversation_metadata": {"a": 1}, "conversation_metadata_update_strategy": "MERGE_PATCH"}
 
-    assert (await call("POST", "/messages:send", a_send(other))).fields == ["processing_strategy"]
+    assert (await call("POST", "/messages:send", a_send(other, **said))).status == 200
+    assert (await call("POST", "/messages:send", to_contact)).status == 200
     assert (await call("POST", "/messages:send", a_send(other, processing_strategy="DISPATCH_ONLY"))).status == 200
+
+    sent = sorted(await topic.messages(), key=lambda message: message.message_id)
+    assert [message.mode for message in sent] == ["CONVERSATION", "CONVERSATION", "DISPATCH"]
+    assert (sent[0].conversation_metadata, sent[0].patches_metadata) == ({"a": 1}, True)
+    assert (sent[1].contact_id, sent[1].identities) == (to_contact["recipient"]["contact_id"], ())
+
+
+async def test_in_dispatch_mode_a_contact_is_refused(call: Client, app: App, store: ConfigurationStore) -> None:
+    other = make_app(processing_mode=ProcessingMode.CONVERSATION)
+    await store.insert_app(other)
+    recipient = {"contact_id": mint()}
+
+    for body in (
+        a_send(app, recipient=recipient),
+        a_send(other, recipient=recipient, processing_strategy="DISPATCH_ONLY"),
+    ):
+        assert (await call("POST", "/messages:send", body)).fields == ["recipient.contact_id"]
+    both = recipient | a_send(other)["recipient"]
+    assert (await call("POST", "/messages:send", a_send(other, recipient=both))).fields == ["recipient"]
+    assert (await call("POST", "/messages:send", a_send(other, recipient={}))).fields == ["recipient"]
 
 
 async def test_another_projects_key_sends_nothing(call: Client, app: App, topic: Topic) -> None:
