@@ -317,6 +317,8 @@ def _may_dispatch(world: World, state: State, decision: Decision) -> None:
         if ledger.status in POSITIVE:
             assert world.route.steps[of].until_read
             assert ledger.status is not Status.READ
+            # It goes on once, and what it goes on to is not tried twice.
+            assert (of, step_number) == (before.step, before.step + 1)
 
 
 def _tells_in_order(state: State, callbacks: tuple[CallbackDue, ...]) -> None:
