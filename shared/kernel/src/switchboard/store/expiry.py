@@ -70,7 +70,7 @@ _EXPIRED: Final = """
 SELECT gone.id FROM switchboard.apps AS app CROSS JOIN LATERAL (
     SELECT c.id FROM switchboard.conversations AS c WHERE c.app_id = app.id
     AND (app.deleted_at IS NOT NULL OR COALESCE(c.last_received, c.created_at)
-         < $1 - make_interval(days => (app.settings #>> '{retention_policy,ttl_days}')::integer))
+         < $1::timestamptz - make_interval(days => (app.settings #>> '{retention_policy,ttl_days}')::integer))
     ORDER BY COALESCE(c.last_received, c.created_at) LIMIT $2 FOR UPDATE SKIP LOCKED
 ) AS gone
 WHERE app.deleted_at IS NOT NULL OR app.settings #>> '{retention_policy,retention_type}' = 'CONVERSATION_EXPIRE_POLICY'
@@ -82,7 +82,7 @@ WITH endless AS (
         FROM (SELECT make_interval(days => (app.settings #>> '{retention_policy,ttl_days}')::integer) AS days) AS kept,
              switchboard.messages AS m
         WHERE m.app_id = app.id AND m.mode = 'CONVERSATION' AND m.body IS NOT NULL
-        AND m.accepted_at < $1 - kept.days AND m.body_until > $1
+        AND m.accepted_at < $1::timestamptz - kept.days AND m.body_until > $1
         ORDER BY m.accepted_at LIMIT $2 FOR UPDATE OF m SKIP LOCKED
     ) AS old
     WHERE app.settings #>> '{retention_policy,retention_type}' = 'MESSAGE_EXPIRE_POLICY'
