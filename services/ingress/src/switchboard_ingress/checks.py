@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,14 +46,31 @@ CONTRACT_PROPERTIES: Final = frozenset(
 #: These say "not now", so they cannot end anything.
 _LATER: Final = frozenset({408, 425, 429})
 _TTL: Final = re.compile(r"[0-9]{1,15}s")
+_NO_NUL: Final = "must not hold a NUL character"
+#: NUL as JSON writes it, told from a backslash followed by "u0000".
+_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 #: Hosts of the service this one is compatible with may not be called back (conversation-api 9.1).
 _FORBIDDEN_HOST: Final = re.compile(r"conversation-api\.([a-z0-9-]+\.)*sinch\.com")
 
 
 def at_most(field: str, text: str | None, limit: int) -> Iterator[Violation]:
-    """A text may be absent, but not longer than `limit` characters."""
-    if text and len(text) > limit:
+    """A text may be absent, but not longer than `limit` characters, and PostgreSQL keeps no NUL."""
+    if not text:
+        return
+    if len(text) > limit:
         yield Violation(field, f"at most {limit} characters, not {len(text)}")
+    if "\x00" in text:
+        yield Violation(field, _NO_NUL)
+
+
+def json_at_most(field: str, value: Mapping[str, Any] | None, limit: int) -> Iterator[Violation]:
+    """The same of an object, which counts as it is written."""
+    if value is None:
+        return
+    written = msgspec.json.encode(value)
+    yield from at_most(field, written.decode(), limit)
+    if _ESCAPED_NUL.search(written):
+        yield Violation(field, _NO_NUL)
 
 
 def read_ttl(text: str | None) -> int | None:
@@ -149,8 +166,6 @@ def _between(field: str, value: int, least: int, most: int) -> Iterator[Violatio
 def _check_name(name: str) -> Iterator[Violation]:
     yield from _required("display_name", name)
     yield from at_most("display_name", name, MAX_DISPLAY_NAME)
-    if "\x00" in name:
-        yield Violation("display_name", "must not hold a NUL character")
 
 
 def _check_retention(app: AppInput) -> Iterator[Violation]:

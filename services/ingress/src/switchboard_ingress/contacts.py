@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from switchboard.channel.manifest import Manifest
 from switchboard.configuration import Configuration
-from switchboard.contact import Contact
+from switchboard.contact import UNKNOWN_NAME, Contact
 from switchboard.identity import (
     APP_SCOPED_CHANNELS,
     CONTRACT_CHANNELS,
@@ -243,15 +243,13 @@ class Contacts:
         for name in ("display_name", "email", "external_id", "metadata"):
             text = getattr(given, name)
             found += at_most(name, text, MAX_METADATA if name == "metadata" else MAX_TEXT)
-            if "\x00" in text:
-                found.append(Violation(name, "must not hold a NUL character"))
         if given.language not in LANGUAGES:
             found.append(Violation("language", "unknown language"))
         if found:
             raise BadRequest(*found)
         return Contact(
-            contact_id, tuple(identities), tuple(map(ChannelName, given.channel_priority)), given.display_name,
-            given.email, given.external_id, given.metadata, given.language,
+            contact_id, tuple(identities), tuple(map(ChannelName, given.channel_priority)),
+            given.display_name or UNKNOWN_NAME, given.email, given.external_id, given.metadata, given.language,
         )  # fmt: skip
 
     async def _identity(self, project_id: ProjectId, where: str, given: Any, found: list[Violation]) -> ChannelIdentity:

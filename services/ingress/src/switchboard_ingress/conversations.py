@@ -27,7 +27,13 @@ from switchboard.store import conversations as store
 from switchboard.store.conversations import Locked
 from switchboard.validation import Violation, validate, validate_event
 from switchboard_ingress.body import Body
-from switchboard_ingress.checks import MAX_CONVERSATION_METADATA, MAX_CORRELATION_ID, MAX_METADATA, at_most
+from switchboard_ingress.checks import (
+    MAX_CONVERSATION_METADATA,
+    MAX_CORRELATION_ID,
+    MAX_METADATA,
+    at_most,
+    json_at_most,
+)
 from switchboard_ingress.contacts import no_such_contact
 from switchboard_ingress.errors import BadRequest, NotFound
 from switchboard_ingress.messages import ConversationMessage, Messages, read_flag, read_moment
@@ -326,15 +332,9 @@ def _conversation(conversation_id: ConversationId, given: ConversationInput) -> 
     found = [Violation(name, "is required") for name in ("app_id", "contact_id") if not _sane(getattr(given, name))]
     found += at_most("metadata", given.metadata, MAX_METADATA)
     found += at_most("correlation_id", given.correlation_id, MAX_CORRELATION_ID)
-    found += [
-        Violation(name, "must not hold a NUL character")
-        for name in ("metadata", "correlation_id")
-        if "\x00" in getattr(given, name)
-    ]
     if given.active_channel != UNSPECIFIED and given.active_channel not in CONTRACT_CHANNELS:
         found.append(Violation("active_channel", "unknown channel"))
-    if given.metadata_json is not None:
-        found += at_most("metadata_json", _encode(given.metadata_json).decode(), MAX_CONVERSATION_METADATA)
+    found += json_at_most("metadata_json", given.metadata_json, MAX_CONVERSATION_METADATA)
     if found:
         raise BadRequest(*found)
     return Conversation(

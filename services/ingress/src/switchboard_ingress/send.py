@@ -30,6 +30,7 @@ from switchboard_ingress.checks import (
     MAX_METADATA,
     at_most,
     check_properties,
+    json_at_most,
     read_ttl,
 )
 from switchboard_ingress.errors import Answer, BadRequest, NotFound, Unavailable, success
@@ -47,7 +48,6 @@ _unconfirmed: Final = Counter("switchboard_messages_not_confirmed", "Sends answe
 #: A W3C trace context. Anything else is not carried on.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _body: Final = Body(SendRequest)
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class SendRules(Struct, frozen=True):
@@ -174,7 +174,7 @@ def accept(
     identities = identities_of(request.recipient, mode, app, rules, found)
     order = _order(request, app, rules, found)
     found += _prefixed("message", validate(request.message, order or [identity.channel for identity in identities]))
-    found += _check_conversation_metadata(request.conversation_metadata)
+    found += json_at_most("conversation_metadata", request.conversation_metadata, MAX_CONVERSATION_METADATA)
     ttl_seconds = _collect(found, "ttl", read_ttl, request.ttl)
     found += check_steps(
         request.channel_steps,
@@ -274,11 +274,6 @@ def check_channel(field: str, channel: ChannelName, app: App, rules: SendRules) 
             yield Violation(field, f"{channel} is not configured in the app")
         elif channel not in rules.manifests:
             yield Violation(field, f"{channel} is not installed here")
-
-
-def _check_conversation_metadata(metadata: dict[str, Any] | None) -> Iterator[Violation]:
-    if metadata is not None:
-        yield from at_most("conversation_metadata", _encode(metadata).decode(), MAX_CONVERSATION_METADATA)
 
 
 def _collect(found: list[Violation], field: str, read: Callable[[Any], Any], value: Any) -> Any:
