@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from switchboard.settings import PREFIX
+from switchboard.settings import PREFIX, LogLevel
 
 _PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
@@ -31,4 +31,4 @@ class SimulatorSettings(BaseSettings):
     keep_phones: Annotated[int, Field(ge=1)] = Field(2000, description="Phones remembered.")
     keep_messages: Annotated[int, Field(ge=1)] = Field(200, description="Messages remembered for each phone.")
     keep_callbacks: Annotated[int, Field(ge=1)] = Field(200, description="Callbacks remembered for each receiver.")
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.")

@@ -3,12 +3,13 @@
 A missing or wrong setting stops the process with one line that names the variable.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SWITCHBOARD_"
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class SettingsError(Exception):
@@ -38,7 +39,7 @@ class CommonSettings(BaseSettings):
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="Share of messages traced when nothing about them is remarkable."
     )
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.")
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
