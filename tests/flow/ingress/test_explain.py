@@ -1,13 +1,19 @@
 """`messages:explain`: the plan of a send, and that nothing is sent."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.flow.ingress.conftest import Client, Topic, a_send
+from tests.flow.ingress.conftest import PROJECT, Client, Topic, a_send, make_app
 
 from switchboard.configuration import App, ConfigurationStore
-from switchboard.identity import ChannelName
+from switchboard.contact import Contact
+from switchboard.identity import ChannelIdentity, ChannelName
+from switchboard.ids import ContactId, mint
+from switchboard.records import ProcessingMode
+from switchboard.rules.consent import ConsentList, ConsentMode, ConsentSettings
+from switchboard.store import consents, contacts
+from switchboard.store.consents import Change, Origin
 from switchboard.store.pool import Pool
 
 SMS = ChannelName("SMS")
@@ -147,3 +153,29 @@ async def test_what_a_send_refuses_explaining_refuses(call: Client, app: App) ->
     assert (await call("POST", "/messages:explain", a_send(app, ttl="1s"))).fields == ["ttl"]
     assert (await call("POST", "/messages:explain", a_send(app, app_id="01K06TM94A7E3S3E28JT97KB6C"))).status == 404
     assert (await call("GET", "/messages:explain")).status == 501
+
+
+async def test_a_contact_is_explained_by_its_identities_and_its_consent(
+    call: Client, store: ConfigurationStore, pool: Pool
+) -> None:
+    talking = make_app(processing_mode=ProcessingMode.CONVERSATION, consent=ConsentSettings(mode=ConsentMode.PRIMARY))
+    await store.insert_app(talking)
+    phone, chat = ChannelIdentity(SMS, "46701230001"), ChannelIdentity(ChannelName("TELEGRAM"), "777000")
+    contact = Contact(ContactId(mint()), (chat, phone), (SMS,), "Ada")
+    async with pool.acquire() as connection:
+        await contacts.insert(connection, [(PROJECT, contact)], told=0)
+    to_contact = a_send(talking, recipient={"contact_id": contact.id})
+    before = await explained(call, to_contact)
+    async with pool.acquire() as connection:
+        out, now = ConsentList.OPT_OUT_ALL, datetime.now(UTC)
+        left = Change(talking.id, PROJECT, phone.identity, out, True, Origin.ORIGIN_MO, "cause", now)
+        await consents.change(connection, [left])
+    after = await explained(call, to_contact)
+    nobody = await explained(call, a_send(talking, recipient={"contact_id": mint()}))
+
+    assert [step["identity"]["channel"] for step in before["steps"]] == ["SMS", "TELEGRAM"]
+    assert {one["channel"]: one["verdict"] for one in after["candidates"]} == {
+        "SMS": "NOT_OPTED_IN",
+        "TELEGRAM": "KEPT",
+    }
+    assert nobody["fails_with"]["code"] == "CONTACT_NOT_FOUND"

@@ -4,7 +4,7 @@ The route comes from the rule that routes messages, the content from the channel
 rows of the lanes. Nothing is written, and nothing enters a topic.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,16 +18,17 @@ from switchboard.ids import AccountKey, AppId, LaneId, MessageId, ProjectId, min
 from switchboard.lanes import Lane, account_lane, dispatch_lane
 from switchboard.lanes.locked import HIGH, lane_of
 from switchboard.lanes.outlook import Outlook, outlook
-from switchboard.reason import Reason
+from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted, ProcessingMode
+from switchboard.rules.consent import is_blocked
 from switchboard.rules.progress import DEFAULT_TTL_SECONDS, OnUnknown
-from switchboard.rules.route import Candidate, Route, RouteStep, plan_route
+from switchboard.rules.recipient import contact_route
+from switchboard.rules.route import Candidate, Route, RouteStep, Verdict, plan_route
 from switchboard.status import Status
+from switchboard.store import capabilities, consents, contacts, conversations
 from switchboard.store.messages import database_now
 from switchboard.store.pool import Connection, Pool
-from switchboard.validation import Violation
 from switchboard_ingress.body import Body
-from switchboard_ingress.errors import BadRequest
 from switchboard_ingress.requests import SendRequest
 from switchboard_ingress.send import SendRules, accept, find_app
 
@@ -161,19 +162,57 @@ class Explaining:
         app = await find_app(self._configuration, project_id, request.app_id, strict=self._strict_ids)
         message_id = MessageId(mint())
         record = accept(request, app, self._rules, message_id, time_of(message_id))
-        if not record.identities:
-            raise BadRequest(Violation("recipient.contact_id", "only a recipient's identities can be explained"))
-        route = plan_route(
-            record.identities,
-            record.channel_priority_order,
+        async with self._pool.acquire() as connection:
+            route = await self._route(connection, app, record)
+            lanes = await _read_lanes(connection, app, route, high=record.high_priority)
+        return explain(record, app, route, self._previews, await self._settings(app, route), lanes)
+
+    async def _route(self, connection: Connection, app: App, record: MessageAccepted) -> Route:
+        identities, order = record.identities, record.channel_priority_order
+        if record.contact_id is not None:
+            contact = await contacts.read(connection, app.project_id, record.contact_id)
+            if contact is None:
+                return Route((), empty_because=Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact."))
+            pair = (app.id, record.contact_id)
+            active = (await conversations.active_channels(connection, {pair})).get(pair, "")
+            usable = [channel for channel in app.credentials if channel in self._rules.manifests]
+            identities, order = contact_route(contact, app.id, order, active, usable)
+        return plan_route(
+            identities,
+            order,
             self._configuration.account_keys(app),
             self._rules.manifests,
             app.fallback_wait_seconds,
             record.channel_steps,
+            await self._barred(connection, app, record, identities),
         )
-        async with self._pool.acquire() as connection:
-            lanes = await _read_lanes(connection, app, route, high=record.high_priority)
-        return explain(record, app, route, self._previews, await self._settings(app, route), lanes)
+
+    async def _barred(
+        self, connection: Connection, app: App, record: MessageAccepted, identities: Sequence[ChannelIdentity]
+    ) -> Mapping[ChannelName, Verdict]:
+        """Channels on which the person left, or that said they cannot reach them."""
+        found: dict[ChannelName, Verdict] = {}
+        if len(identities) > 1:
+            telling = [one for one in identities if self._tells(one.channel)]
+            people = {(app.id, str(one.channel), one.identity) for one in telling}
+            unreachable = await capabilities.without(connection, people) if people else set()
+            found |= {
+                one.channel: Verdict.NO_CAPABILITY
+                for one in telling
+                if (app.id, one.channel, one.identity) in unreachable
+            }
+        if app.consent.blocks:
+            lists = await consents.lists_of(connection, {(app.id, one.identity) for one in identities})
+            found |= {
+                one.channel: Verdict.NOT_OPTED_IN
+                for one in identities
+                if is_blocked(record.content_type, lists.get((app.id, one.identity), ()))
+            }
+        return found
+
+    def _tells(self, channel: ChannelName) -> bool:
+        manifest = self._rules.manifests.get(channel)
+        return manifest is not None and manifest.tells_capability
 
     async def _settings(self, app: App, route: Route) -> Mapping[AccountKey, object]:
         """What operators wrote down for the accounts of a route."""
