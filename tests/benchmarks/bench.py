@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 from tests.benchmarks.outside.driver import Report
-from tests.benchmarks.product import Load, Product, World, product
+from tests.benchmarks.product import ROOM_FOR_ONE_ENDPOINT, Load, Product, World, product
 from tests.benchmarks.servers import BenchServers
 from tests.benchmarks.usage import cpu_between
 
@@ -67,9 +67,11 @@ class Bench(Struct, frozen=True):
     half_rate: float = 0.0
 
     @asynccontextmanager
-    async def product(self, environment: Mapping[str, str] | None = None) -> AsyncIterator[Product]:
+    async def product(
+        self, environment: Mapping[str, str] | None = None, options: Sequence[str] = ROOM_FOR_ONE_ENDPOINT
+    ) -> AsyncIterator[Product]:
         """Switchboard, up and warm."""
-        async with product(self.folder / "up", self.servers, self.world, environment) as running:
+        async with product(self.folder / "up", self.servers, self.world, environment, options) as running:
             await running.warm()
             yield running
 
