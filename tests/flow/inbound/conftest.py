@@ -54,7 +54,10 @@ class Listener:
     def said(self, text: str, identity: ChannelIdentity = PHONE, **fields: Any) -> MessageReceived:
         """A message from a person as an adapter publishes it."""
         message_id = MessageId(mint())
-        given: dict[str, Any] = {"message": ContactMessage(text_message=TextMessage(text)), "sender_id": "46701239999"} | fields
+        given: dict[str, Any] = {
+            "message": ContactMessage(text_message=TextMessage(text)),
+            "sender_id": "46701239999",
+        } | fields
         return MessageReceived(
             message_id=message_id, project_id=PROJECT, app_id=self.app.id, identity=identity, provider_id=message_id,
             accepted_at=time_of(message_id), event_at=time_of(message_id), **given,

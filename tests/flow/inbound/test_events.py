@@ -10,6 +10,7 @@ from tests.flow.router.conftest import SMS, TELEGRAM
 from switchboard.bus import DeadLetterCause, Record
 from switchboard.bus.policy import DeadLetterReason
 from switchboard.channel.outcome import Accepted, FailedForNow, Rejected, Unknown
+from switchboard.configuration import DispatchRetentionPolicy
 from switchboard.content import ContactEvent, ContactMessageEvent, Empty, Reaction, ReactionAction
 from switchboard.ids import ProjectId
 from switchboard.reason import Reason, ReasonCode
@@ -268,3 +269,23 @@ async def test_records_of_messages_and_events_share_a_batch(listener: Listener):
 
     assert len(await listener.router.dispatched(SMS)) == 1
     assert [report["status"] for report in await reports(listener)] == ["DELIVERED"]
+
+
+@pytest.mark.parametrize(("days", "kept"), [(0, False), (7, True)])
+async def test_what_an_event_said_is_purged_by_the_apps_retention(listen, days, kept):
+    listener: Listener = await listen(dispatch_retention_policy=DispatchRetentionPolicy(ttl_days=days))
+    event = listener.fact(EventReceived, "event_id", contact_event=ContactEvent(composing_event=Empty()))
+    await listener.hear(event)
+
+    async def tell(records):
+        raise AssertionError(records)
+
+    async def settled():
+        return now() + timedelta(minutes=1)
+
+    await EventSweep(listener.pool, tell, settled).run_once()
+
+    assert await listener.pool.fetchval("SELECT body IS NOT NULL FROM events") is kept
+    await listener.hear(event)
+    told = [one for one in await listener.router.callbacks() if one.trigger is Trigger.EVENT_INBOUND]
+    assert len(told) == (2 if kept else 1)

@@ -8,7 +8,8 @@ from switchboard_standalone.trouble import Refused
 
 
 def test_words_are_read_from_json_and_from_a_file(tmp_path):
-    words = '{"keywords": [{"word": "Abmelden", "wish": "OPT_OUT", "language": "de"}], "texts": {"OPT_OUT:de": "Ende."}}'
+    keywords = '[{"word": "Abmelden", "wish": "OPT_OUT", "language": "de"}]'
+    words = f'{{"keywords": {keywords}, "texts": {{"OPT_OUT:de": "Ende."}}}}'
     file = tmp_path / "words.json"
     file.write_text(words)
 
