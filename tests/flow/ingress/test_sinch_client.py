@@ -62,3 +62,27 @@ async def test_it_reads_changes_and_deletes_messages(client: SinchClient, app: A
         assert [message.id for message in left.iterator()] == ids[:0:-1]
 
     await asyncio.to_thread(use)
+
+
+async def test_it_manages_contacts(client: SinchClient) -> None:
+    contacts = client.conversation.contacts
+
+    def use() -> None:
+        phone, chat = {"channel": "SMS", "identity": "+46701230001"}, {"channel": "TELEGRAM", "identity": "777000"}
+        made = contacts.create(channel_identities=[phone], language="EN_GB", metadata="m")
+        assert (made.display_name, made.metadata, made.language) == ("Unknown", "m", "EN_GB")
+        assert made.channel_identities[0].identity == "46701230001"
+        changed = contacts.update(contact_id=made.id, display_name="Ida", email="i@x")
+        assert (changed.display_name, changed.email, changed.metadata) == ("Ida", "i@x", "m")
+        assert contacts.get(contact_id=made.id).display_name == "Ida"
+        other = contacts.create(channel_identities=[phone, chat], language="UNSPECIFIED")
+        assert [found.id for found in contacts.list(page_size=1).iterator()] == [made.id, other.id]
+        assert [found.id for found in contacts.list(channel="TELEGRAM", identity="777000").iterator()] == [other.id]
+        [conflict] = list(contacts.list_identity_conflicts().iterator())
+        assert set(conflict.contact_ids) == {made.id, other.id}
+        merged = contacts.merge_contact(destination_id=made.id, source_id=other.id)
+        assert [identity.identity for identity in merged.channel_identities] == ["46701230001", "777000"]
+        contacts.delete(contact_id=made.id)
+        assert list(contacts.list().iterator()) == []
+
+    await asyncio.to_thread(use)

@@ -95,3 +95,11 @@ MERGE_PATCHES: list[tuple[Any, Any, Any]] = [
 @pytest.mark.parametrize(("target", "patch", "result"), MERGE_PATCHES)
 def test_a_merge_patch_removes_by_null_and_merges_objects(target, patch, result):
     assert merge_patch(target, patch) == result
+
+
+def test_a_merge_takes_a_name_where_the_destination_has_an_automatic_one():
+    unnamed, named = Contact(OLD, (PHONE,), display_name="Unknown"), Contact(YOUNG, (CHAT,), display_name="Ida")
+
+    assert merged(unnamed, named).display_name == "Ida"
+    assert merged(named, unnamed).display_name == "Ida"
+    assert merged(unnamed, Contact(YOUNG, (CHAT,))).display_name == "Unknown"

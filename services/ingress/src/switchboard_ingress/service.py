@@ -102,7 +102,7 @@ async def serving(
         messages = Messages(pool, configuration, channels, tokens)
         relay = OutboxRelay(pool, producer)
         relaying = asyncio.create_task(relay.run())
-        stack.callback(relaying.cancel)
+        stack.push_async_callback(_end, relaying)
         writer = Writer(pool, relay, settings.topic_prefix)
         webhooks = Webhooks(configuration.store, apps)
         yield Api(
@@ -122,6 +122,11 @@ async def serving(
             Conversations(writer, configuration, channels, messages, tokens, settings.injection_days),
             settings.max_body_bytes,
         )
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _sweep(keys: IdempotencyKeys, clock: Callable[[], datetime]) -> None:

@@ -8,12 +8,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from switchboard.contact import Contact, DuplicatedIdentity
+from switchboard.contact import UNKNOWN_NAME, Contact, DuplicatedIdentity
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, ContactId
 
 #: What of a contact a merge takes from the source where the destination has nothing.
-_OPTIONAL: Final = {"display_name": "", "email": "", "external_id": "", "metadata": "", "language": "UNSPECIFIED"}
+_OPTIONAL: Final = {
+    "display_name": UNKNOWN_NAME,
+    "email": "",
+    "external_id": "",
+    "metadata": "",
+    "language": "UNSPECIFIED",
+}
 
 
 def choose_contact(
@@ -55,7 +61,7 @@ def merged(destination: Contact, source: Contact) -> Contact:
     """The destination with what the source adds (conversation-api 4.4, `:merge`).
 
     Identities move for channels the destination does not have, and those channels go to the end of its priority;
-    other fields are taken only where the destination's is empty. An automatic name counts as a name.
+    other fields are taken only where the destination's is empty. An automatic name is none.
     """
     has = {identity.channel for identity in destination.channel_identities}
     moved = tuple(identity for identity in source.channel_identities if identity.channel not in has)
@@ -67,7 +73,7 @@ def merged(destination: Contact, source: Contact) -> Contact:
         **{
             name: getattr(source, name)
             for name, empty in _OPTIONAL.items()
-            if getattr(destination, name) in ("", empty)
+            if getattr(destination, name) in ("", empty) and getattr(source, name)
         },
     )
 
