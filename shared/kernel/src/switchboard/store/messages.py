@@ -1,6 +1,7 @@
 """Messages to contacts and their attempts: read and written in batches, locked in one order (DESIGN 5).
 
-The order everywhere is lanes, messages, attempts, each by id. Nothing here decides: it stores what the rules decided.
+The order everywhere is contacts, lanes, conversations, messages, attempts, each by id (`store.contacts`).
+Nothing here decides: it stores what the rules decided.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -299,6 +300,25 @@ async def republish(connection: Connection, due: Collection[tuple[MessageId, int
         " AND a.state = 'planned'",
         *columns,
     )
+
+
+async def renew(
+    connection: Connection, asked: Collection[tuple[MessageId, int, int, datetime]]
+) -> dict[tuple[MessageId, int, int], datetime]:
+    """Let attempts that are still planned be claimed until these times. Returns those that now may be."""
+    if not asked:
+        return {}
+    columns = (list(column) for column in zip(*sorted(asked), strict=True))
+    rows = await connection.fetch(
+        "UPDATE switchboard.attempts a SET send_before = asked.send_before"
+        " FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::timestamptz[])"
+        " AS asked (message_id, step, submission, send_before)"
+        " WHERE a.message_id = asked.message_id AND a.step = asked.step AND a.submission = asked.submission"
+        " AND a.state = 'planned' AND a.send_before IS NOT NULL"
+        " RETURNING a.message_id, a.step, a.submission, a.send_before",
+        *columns,
+    )
+    return {(MessageId(row["message_id"]), row["step"], row["submission"]): row["send_before"] for row in rows}
 
 
 def _progress_values(progress: Progress) -> tuple[Any, ...]:
