@@ -7,7 +7,7 @@ import pytest
 from tests.flow.inbound.conftest import CHAT, PHONE, Listener
 from tests.flow.router.conftest import SMS, TELEGRAM
 
-from switchboard.channel.outcome import Accepted, Rejected
+from switchboard.channel.outcome import Accepted, FailedForNow, Rejected
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import (
     AttemptFinished,
@@ -15,6 +15,7 @@ from switchboard.records import (
     OptOutReceived,
     ProcessingMode,
     ReceiptReceived,
+    TimerFired,
 )
 from switchboard.rules.consent import (
     TEXTS,
@@ -260,3 +261,19 @@ async def test_in_conversation_mode_the_contact_is_named(listen):
     [inbound] = await listener.told(Trigger.MESSAGE_INBOUND)
     [opt_out] = await listener.told(Trigger.OPT_OUT)
     assert opt_out["opt_out_notification"]["contact_id"] == inbound["message"]["contact_id"] != ""
+
+
+async def test_a_closed_gate_leads_nobody_to_a_channel_they_left(listen):
+    listener: Listener = await listen(consent=PRIMARY)
+    await listener.accept(sent := listener.router.accepted(CHAT, PHONE))
+    await listener.hear(listener.said("STOP"))
+    await listener.attempts(
+        AttemptFinished(sent.message_id, 0, 1, FailedForNow(LEFT, retry_after_seconds=60), datetime.now(UTC))
+    )
+    closed = "UPDATE lanes SET gate = 'closed', probe_at = switchboard.now() + interval '1 hour'"
+    await listener.pool.execute(closed)
+    due = "UPDATE messages SET retry_at = switchboard.now(), next_due = switchboard.now() RETURNING next_due"
+    await listener.attempts(TimerFired(sent.message_id, await listener.pool.fetchval(due)))
+
+    assert await listener.router.dispatched(SMS) == []
+    assert await listener.router.failed_with(sent.message_id) is ReasonCode.RECIPIENT_NOT_OPTED_IN

@@ -16,6 +16,7 @@ from switchboard.ids import MessageId
 from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
+from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store import messages as store
 from switchboard.store import timeline
 from switchboard.store.messages import Message, PlannedAttempt
@@ -43,6 +44,8 @@ class Decided(Struct, frozen=True):
     cause: str
     #: What the fact brought; note, effects and place are filled in.
     entry: Entry = Entry()
+    #: Steps of the route that must not be tried any more: the person has left since it was planned.
+    barred: frozenset[int] = frozenset()
 
     def with_body(self, body: bytes | None) -> "Decided":
         """The same with the message's content, which locked rows are read without."""
@@ -138,7 +141,7 @@ def _reserve(
         closed = []
         for place, answer in zip(places, answers, strict=True):
             if isinstance(answer, GateClosed):
-                settled[place] = _go_elsewhere(settled[place], now)
+                settled[place] = leave_channel(settled[place], _GATE_CLOSED, "gate closed", now)
                 closed += [place] if settled[place].decision.effects.dispatch else []
                 continue
             slot = answer if isinstance(answer, Slot) else None
@@ -168,20 +171,26 @@ def _ask(context: RouterContext, pacing: Pacing, item: Decided) -> Ask:
     )
 
 
-def _go_elsewhere(item: Decided, now: datetime) -> Decided:
-    """The gate of the planned attempt's lane is closed: leave this channel before anything was sent."""
+def leave_channel(item: Decided, reason: Reason, note: str, now: datetime) -> Decided:
+    """Leave the planned attempt's channel before anything was sent, and every one after it that is barred."""
+    item = _leave(item, reason, note, now)
+    while (attempt := item.decision.effects.dispatch) is not None and attempt[0] in item.barred:
+        item = _leave(item, NOT_OPTED_IN, "opted out", now)
+    return item
+
+
+def _leave(item: Decided, reason: Reason, note: str, now: datetime) -> Decided:
     step, submission = _dispatched(item)
     progress = item.decision.progress
     route = item.message.route
-    again = on_abandoned(progress, route, AttemptView("planned"), step, submission, _GATE_CLOSED, False, now)
+    again = on_abandoned(progress, route, AttemptView("planned"), step, submission, reason, False, now)
     effects = replace(
         again.effects,
         ended=item.decision.effects.ended,
         cancel=item.decision.effects.cancel,
         callbacks=item.decision.effects.callbacks + again.effects.callbacks,
     )
-    note = f"{item.decision.note}; gate closed"
-    return replace(item, decision=Decision(again.progress, effects, note))
+    return replace(item, decision=Decision(again.progress, effects, f"{item.decision.note}; {note}"))
 
 
 def _waits(item: Decided) -> Decided:

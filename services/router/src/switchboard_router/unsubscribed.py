@@ -12,12 +12,11 @@ from switchboard.ids import AppId, MessageId, derive
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AttemptFinished, AttemptsRecord, OptOutReceived, ReceiptReceived
 from switchboard.rules.consent import ContentType
-from switchboard.rules.progress import AttemptView, Decision, on_abandoned
 from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store.messages import Message
 from switchboard.store.pool import Connection
 from switchboard_router import consent
-from switchboard_router.carrying_out import Decided
+from switchboard_router.carrying_out import Decided, leave_channel
 from switchboard_router.context import RouterContext
 
 
@@ -41,27 +40,26 @@ async def leave_out(
             for step in item.message.route.steps[item.message.progress.step :]
         ],
     )
-    return [_without(item, blocked, now) if item.message.app_id in blocking else item for item in decided]
+    return [
+        _without(item, blocked, now)
+        if item.message.app_id in blocking and not item.message.envelope.is_confirmation
+        else item
+        for item in decided
+    ]
 
 
 def _without(item: Decided, blocked: Container[tuple[AppId, str, ContentType]], now: datetime) -> Decided:
     message = item.message
-    if message.envelope.is_confirmation:
+    barred = frozenset(
+        number
+        for number, step in enumerate(message.route.steps)
+        if (message.app_id, step.identity.identity, message.envelope.content_type) in blocked
+    )
+    item = replace(item, barred=barred)
+    attempt = item.decision.effects.dispatch
+    if attempt is None or attempt[0] not in barred:
         return item
-    while (attempt := item.decision.effects.dispatch) is not None:
-        step = message.route.steps[attempt[0]]
-        if (message.app_id, step.identity.identity, message.envelope.content_type) not in blocked:
-            return item
-        before = item.decision
-        again = on_abandoned(before.progress, message.route, AttemptView("planned"), *attempt, NOT_OPTED_IN, False, now)
-        effects = replace(
-            again.effects,
-            ended=before.effects.ended,
-            cancel=before.effects.cancel,
-            callbacks=before.effects.callbacks + again.effects.callbacks,
-        )
-        item = replace(item, decision=Decision(again.progress, effects, f"{before.note}; opted out"))
-    return item
+    return leave_channel(item, NOT_OPTED_IN, "opted out", now)
 
 
 async def learn(
