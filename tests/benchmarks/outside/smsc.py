@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from tests.benchmarks.outside.sink import serve
 
@@ -13,6 +13,7 @@ from switchboard_channels.sms.pdu import (
     BindTransceiver,
     BindTransceiverResp,
     DeliverSm,
+    DeliverSmResp,
     EnquireLink,
     EnquireLinkResp,
     Frame,
@@ -24,6 +25,8 @@ from switchboard_channels.sms.pdu import (
     UnbindResp,
     encode,
 )
+
+_AGAIN_SECONDS: Final = 0.2
 
 
 class _Seen:
@@ -50,6 +53,8 @@ class _Peer(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._stream = PduStream()
         self._sequence = 0
+        #: Receipts without an answer, by sequence number.
+        self._open: dict[int, DeliverSm] = {}
 
     def data_received(self, data: bytes) -> None:
         out: list[bytes] = []
@@ -70,6 +75,8 @@ class _Peer(asyncio.Protocol):
                 out.append(encode(EnquireLinkResp(), frame.sequence))
             case Unbind():
                 out.append(encode(UnbindResp(), frame.sequence))
+            case DeliverSmResp():
+                self._on_answer(frame)
             case body:
                 assert body.command_id & RESPONSE_BIT, f"the bench's SMSC knows no {type(body).__name__}"
 
@@ -80,8 +87,22 @@ class _Peer(asyncio.Protocol):
         _seen.submitted(submit.destination_addr)
         out.append(encode(SubmitSmResp(message_id), sequence))
         if _receipts:
-            self._sequence += 1
-            out.append(encode(_receipt(submit, message_id), self._sequence))
+            out.append(self._deliver(_receipt(submit, message_id)))
+
+    def _deliver(self, receipt: DeliverSm) -> bytes:
+        self._sequence += 1
+        self._open[self._sequence] = receipt
+        return encode(receipt, self._sequence)
+
+    def _on_answer(self, frame: Frame) -> None:
+        receipt = self._open.pop(frame.sequence, None)
+        if frame.status and receipt is not None:
+            # Refused for now, for there are too many at once: it comes again, as from any SMSC.
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._again, receipt)
+
+    def _again(self, receipt: DeliverSm) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(self._deliver(receipt))
 
 
 def _receipt(submit: SubmitSm, message_id: str) -> DeliverSm:

@@ -106,9 +106,9 @@ async def _make_waiting(running: Product, count: int) -> None:
         salt = mint()
         await connection.execute(
             "INSERT INTO lanes (id, kind, interval_ns, tat, waiting, max_in_flight, gate, fail_streak, probe_at)"
-            " SELECT 'endpoint:dead-' || n, 'endpoint', 10000000, now(), $1, 50, 'closed', 100,"
+            " SELECT 'endpoint:dead-' || n, 'endpoint', 10000000, now(), $1 / 1000, 50, 'closed', 100,"
             " now() + interval '1 day'"
-            " FROM generate_series(0, least(999, $1 - 1)) n ON CONFLICT (id) DO UPDATE SET waiting = EXCLUDED.waiting",
+            " FROM generate_series(0, 999) n ON CONFLICT (id) DO UPDATE SET waiting = lanes.waiting + EXCLUDED.waiting",
             count,
             timeout=600,
         )
