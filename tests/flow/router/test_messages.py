@@ -1,6 +1,6 @@
 """The router on a real database and broker: what records lead to, and that a second sight of them leads to the same."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -102,6 +102,19 @@ async def test_a_planned_record_seen_again_after_the_attempt_was_claimed_dispatc
     await router.plan(sent)
 
     assert len(await router.dispatched(SMS)) == 1
+
+
+async def test_a_planned_record_seen_again_after_its_time_to_be_claimed_ran_out_gets_it_anew(router: Router):
+    sent = router.accepted(PHONE)
+    await router.plan(sent)
+    await router.context.pool.execute("UPDATE clock SET shift = '40 s'")
+
+    await router.plan(sent)
+
+    first, again = await router.dispatched(SMS)
+    assert again.send_before > first.send_before + timedelta(seconds=30)
+    stored = await router.context.pool.fetchval("SELECT send_before FROM attempts")
+    assert stored == again.send_before
 
 
 async def test_of_a_purged_message_nothing_is_published_again(router: Router):

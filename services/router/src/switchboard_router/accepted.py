@@ -105,7 +105,8 @@ class OnAccepted:
             new = [_in_conversation(item, joined.get(item.message.id)) for item in new]
             await keep_for_replies(connection, unseen, apps)
             outputs = await carry_out(self._context, connection, pacing, lanes, new, now, new=True)
-            return outputs + await replay(connection, [(message_id, CAUSE) for message_id in seen])
+            # What was planned before goes out before what is planned now.
+            return await replay(connection, [(message_id, CAUSE) for message_id in seen], now) + outputs
 
     async def _tell_beginnings(self, outputs: Sequence[Output]) -> None:
         told = await tell_beginnings(self._context, [begun for output in outputs for begun in _begun(output.message)])

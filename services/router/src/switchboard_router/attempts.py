@@ -104,7 +104,7 @@ class OnAttempts:
             decided = [await self._unless_app_is_gone(item, now) for item in decided]
             decided = await self._with_contents(connection, decided)
             outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
-            outputs += await replay(connection, [(id, cause_of(by_message[id])) for id in seen])
+            outputs += await replay(connection, [(id, cause_of(by_message[id])) for id in seen], now)
             return outputs, await unsubscribed.learn(self._context, facts, locked)
 
     async def _pacing(self, glimpsed: Mapping[MessageId, Message]) -> Pacing:

@@ -1,20 +1,26 @@
 """A record that is seen again: what it had led to is published again, with the same ids (DESIGN 5)."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
 from switchboard.ids import MessageId
-from switchboard.rules.progress import Effects
+from switchboard.rules.progress import Effects, send_before_at
 from switchboard.store import messages as store
 from switchboard.store import timeline
 from switchboard.store.pool import Connection
 from switchboard_router.carrying_out import AttemptKey, Output
 
+#: An attempt that has no more time than this to be claimed is renewed.
+SOON: Final = timedelta(seconds=10)
 
-async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]]) -> list[Output]:
+
+async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]], now: datetime) -> list[Output]:
     """The outputs that these (message, cause) pairs led to, as far as they can still matter.
 
-    A dispatch is published again only while its attempt is planned and has its slot. Of a message whose content is
-    purged nothing is published again: that it was purged says that all of it had been.
+    A dispatch is published again only while its attempt is planned and has its slot. One whose time to be claimed ran
+    out meanwhile (the broker was away) gets it anew: left to its timer, the next message to the same person would pass.
+    Of a message whose content is purged nothing is published again: that it was purged says that all of it had been.
     """
     if not seen:
         return []
@@ -24,13 +30,21 @@ async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]]) 
     attempts = await store.read_attempts(
         connection, [key for id, cause in effects for key in _tried(id, effects[id, cause])]
     )
+    late = [
+        (*key, send_before_at(found[key[0]].progress, now))
+        for key, attempt in attempts.items()
+        if key[0] in found and attempt.view.send_before is not None and attempt.view.send_before < now + SOON
+    ]
+    renewed = await store.renew(connection, late)
     outputs = []
     for (message_id, _), effect in effects.items():
         message = found.get(message_id)
         if message is None or message.body is None:
             continue
-        open_views = [attempts[key].view for key in _tried(message_id, effect) if key in attempts]
-        send_before = next((view.send_before for view in open_views if view.state == "planned"), None)
+        open_views = [(key, attempts[key].view) for key in _tried(message_id, effect) if key in attempts]
+        send_before = next(
+            (renewed.get(key, view.send_before) for key, view in open_views if view.state == "planned"), None
+        )
         outputs.append(Output(message, effect, send_before))
     return outputs
 

@@ -1,4 +1,4 @@
-"""Whether and by which channel an event reaches a person: one channel, no failover (conversation-api 6.2, 11.5). Pure."""
+"""Whether and by which channel an event reaches a person: one channel, no failover (conversation-api 6.2, 11.5)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -562,7 +562,7 @@ def _planned_due(
     if not _passed(attempt.send_before, now):
         return Decision(replace(progress, claim_due_at=attempt.send_before), note="not due")
     if not attempt.republished:
-        again = replace(progress, claim_due_at=_send_before(progress, now))
+        again = replace(progress, claim_due_at=send_before_at(progress, now))
         return Decision(again, Effects(redispatch=current), "not claimed in time, published once more")
     decision = _retry(progress, route, policy, _UNCLAIMED, now)
     effects = replace(decision.effects, cancel=current, ended=(*current, AttemptEnd.FAILED))
@@ -598,7 +598,7 @@ def _dispatch(progress: Progress, now: datetime, note: str) -> Decision:
         progress,
         phase=Phase.SENDING,
         submission=submission,
-        claim_due_at=_send_before(progress, now),
+        claim_due_at=send_before_at(progress, now),
         retry_at=None,
         step_due_at=None,
         horizon_at=None,
@@ -608,7 +608,8 @@ def _dispatch(progress: Progress, now: datetime, note: str) -> Decision:
     return Decision(sending, Effects(dispatch=(progress.step, submission)), note)
 
 
-def _send_before(progress: Progress, now: datetime) -> datetime:
+def send_before_at(progress: Progress, now: datetime) -> datetime:
+    """Until when an attempt that is published now may be claimed: never past the TTL."""
     latest = _after(now, CLAIM_SECONDS)
     return min(latest, progress.ttl_ends_at) if progress.ttl_ends_at is not None else latest
 

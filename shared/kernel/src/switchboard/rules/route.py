@@ -112,9 +112,7 @@ def plan_route(
     wish_for = {wish.channel: wish for wish in wishes}
     by_channel = {identity.channel: identity for identity in identities}
     asked = list(order) or [identity.channel for identity in identities]
-    candidates = [
-        Candidate(channel, _judge(channel, by_channel, configured, manifests, barred)) for channel in asked
-    ]
+    candidates = [Candidate(channel, _judge(channel, by_channel, configured, manifests, barred)) for channel in asked]
     candidates += [Candidate(channel, Verdict.NOT_ASKED_FOR) for channel in by_channel if channel not in asked]
     kept = [candidate.channel for candidate in candidates if candidate.verdict is Verdict.KEPT]
     if any(candidate.verdict in _NOTHING_IS_SENT for candidate in candidates):
