@@ -13,6 +13,7 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator
+from tempfile import TemporaryFile
 from typing import Final, cast
 
 import msgspec
@@ -174,18 +175,20 @@ def main() -> None:
 
 async def drive(order: Order) -> Report:
     """Run the load in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.benchmarks.outside.driver",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        out, _ = await process.communicate(msgspec.json.encode(order))
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"the driver ended with {process.returncode}"
-    return msgspec.json.decode(out, type=Report)
+    # A file, not a pipe: what the end of a process leaves in a pipe is not always read.
+    with TemporaryFile() as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.benchmarks.outside.driver", stdin=asyncio.subprocess.PIPE, stdout=out
+        )
+        try:
+            await process.communicate(msgspec.json.encode(order))
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, f"the driver ended with {process.returncode}"
+        out.seek(0)
+        return msgspec.json.decode(out.read(), type=Report)
 
 
 if __name__ == "__main__":
