@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -44,6 +45,8 @@ _LIBRARIES: Final = ("aiokafka", "asyncpg", "msgspec", "pyreqwest", "uvicorn", "
 def main() -> int:
     """Returns 0 if every part was measured, whatever the figures."""
     asked = _arguments()
+    # Told to stop, it takes everything down, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scale = QUICK if asked.quick else FULL
     if asked.pairs:
         scale = msgspec.structs.replace(scale, pairs=asked.pairs)
@@ -68,7 +71,7 @@ def main() -> int:
     }
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": facts, "results": results})))
-    print(f"{facts['cpus']} x {facts['model']}, Python {facts['python']}, {facts['seconds']} s")
+    print(f"\n{facts['cpus']} x {facts['model']}, Python {facts['python']}, {facts['seconds']} s")
     return 1 if failures else 0
 
 
