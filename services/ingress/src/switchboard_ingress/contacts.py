@@ -129,12 +129,10 @@ class Contacts:
         given = _body.plain(raw or b"{}")
         if not isinstance(given, dict):
             _body.convert(given)  # refuses it by name
-        before = await self.get(project_id, contact_id)
-        wanted = await self._patched(project_id, before, given, mask)
         async with self._writer.writing(project_id) as writing:
-            await self._lock_identities(writing, wanted)
-            before = await self._locked(writing, before.id)
+            before = await self._locked(writing, contact_id)
             changed = await self._patched(project_id, before, given, mask)
+            await self._lock_identities(writing, changed)
             if changed == before:
                 return before
             await store.replace(writing.connection, project_id, changed)

@@ -2,8 +2,8 @@
 
 Lock order everywhere: contacts, lanes, conversations, messages, attempts, each by id. Contacts come first because the
 route, and so the lanes, depend on them. Routers hold the contacts of their batch against deletion and merges only
-(KEY SHARE), so they never wait for each other there. Who makes a contact, or gives one an identity, first takes the
-advisory lock of that identity: two routers that meet a stranger at once make one contact.
+(KEY SHARE), so they never wait for each other there. Who makes a contact, or gives one an identity, takes the advisory
+lock of that identity after that: two routers that meet a stranger at once make one contact.
 """
 
 import zlib
