@@ -12,6 +12,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 COMMAND_TIMEOUT_SECONDS: Final = 10.0
 ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+#: A process that is frozen in a transaction holds its locks no longer than this.
+IDLE_TRANSACTION_SECONDS: Final = 10.0
 
 #: The database is away or busy: what was asked for may be asked again.
 TRANSIENT_ERRORS: Final = (
@@ -24,6 +26,7 @@ TRANSIENT_ERRORS: Final = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DiskFullError,
     asyncio.TimeoutError,
     ConnectionError,
@@ -31,8 +34,13 @@ TRANSIENT_ERRORS: Final = (
 )
 
 
-async def open_pool(dsn: str, *, size: int, service: str) -> Pool:
-    """Open a pool of at most `size` connections that find the tables without a schema name."""
+async def open_pool(
+    dsn: str, *, size: int, service: str, idle_transaction_seconds: float = IDLE_TRANSACTION_SECONDS
+) -> Pool:
+    """Open a pool of at most `size` connections that find the tables without a schema name.
+
+    The server ends a transaction in which nothing is said for `idle_transaction_seconds`.
+    """
     pool: Pool = await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -41,7 +49,11 @@ async def open_pool(dsn: str, *, size: int, service: str) -> Pool:
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         max_inactive_connection_lifetime=300,
         reset=_leave_as_it_is,
-        server_settings={"search_path": "switchboard, public", "application_name": service},
+        server_settings={
+            "search_path": "switchboard, public",
+            "application_name": service,
+            "idle_in_transaction_session_timeout": f"{idle_transaction_seconds * 1000:.0f}ms",
+        },
     )
     return pool
 
