@@ -1,4 +1,4 @@
-"""What owners see of callbacks and endpoints, and what they order (our extension; issue 6, ADR 31)."""
+"""What owners see of callbacks and endpoints, and what they order (our extension; issue 6, ADR 17)."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Remembers what people are asked on channels where they answer by typing (ADR 0050)."""
+"""Remembers what people are asked on channels where they answer by typing (ADR 0019)."""
 
 from collections.abc import Iterable
 

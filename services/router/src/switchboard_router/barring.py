@@ -1,7 +1,7 @@
 """Channels that must not be tried for a recipient: they left, or the channel said that it cannot reach them.
 
 Costs messages nothing that it cannot matter to: consent is read for apps that have it on, capability where a route
-has another channel and the channel is one that can tell (ADR 0052).
+has another channel and the channel is one that can tell (ADR 0021).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """HTTP to URLs that users supplied: webhooks and media. It reaches the internet and what an operator allows, no more.
 
 A name is resolved here, every answer is checked, and the connection is made to the checked address: whatever the
-name means a moment later, nobody asks again (ADR 0030). No redirects, no proxies, no cookies, no decompression; TLS is
+name means a moment later, nobody asks again (ADR 0016). No redirects, no proxies, no cookies, no decompression; TLS is
 verified against the name; an answer is read up to a limit, and the whole exchange has a deadline.
 
 GuardedHttpClient raises what every HttpClient raises, NotSent and NoAnswer; and

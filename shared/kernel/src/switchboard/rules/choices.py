@@ -1,7 +1,7 @@
 """A choice answered by text: on channels without buttons a person types what they read (conversation-api 7.5). Pure.
 
 The captions of the last choices sent to somebody are kept as keyed hashes; a text that equals one of them is the
-answer to it (ADR 0050).
+answer to it (ADR 0019).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -86,7 +86,7 @@ def _words(wish: Wish, language: str, *words: str) -> tuple[Keyword, ...]:
     return tuple(Keyword(word, wish, language) for word in words)
 
 
-#: The words of conversation-api 14, and those that carriers' rules know besides (ADR 0051).
+#: The words of conversation-api 14, and those that carriers' rules know besides (ADR 0020).
 KEYWORDS: Final = (
     *_words(Wish.OPT_OUT, "en", "STOP", "UNSUBSCRIBE", "OPTOUT_ALL_EN", "STOPALL", "CANCEL", "END", "QUIT"),
     *_words(Wish.OPT_IN, "en", "START", "SUBSCRIBE", "OPTIN_ALL_EN"),

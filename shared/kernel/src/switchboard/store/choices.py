@@ -1,4 +1,4 @@
-"""The last choices sent to people on channels where they are answered by text (ADR 0050)."""
+"""The last choices sent to people on channels where they are answered by text (ADR 0019)."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
