@@ -22,7 +22,7 @@ class Http:
         self.answer = answer
         self.asked = []
 
-    async def request(self, method, url, *, body, headers, timeout_seconds):
+    async def request(self, method, url, *, body=b"", headers=None, timeout_seconds=None):
         self.asked.append((url.rsplit("/", 1)[1], msgspec.json.decode(body)))
         if isinstance(self.answer, Exception):
             raise self.answer

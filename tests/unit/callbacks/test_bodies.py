@@ -14,7 +14,7 @@ from sinch.domains.conversation.sinch_events.v1.conversation_sinch_event import 
 from switchboard.callbacks import bodies
 from switchboard.callbacks.bodies import BODIES, PAYLOADS, Payload, body
 from switchboard.callbacks.compact import encode_content, javascript_number, timestamp
-from switchboard.contact import Contact
+from switchboard.contact import Contact, DuplicatedIdentity
 from switchboard.content import AppMessage, ContactMessage, ContactMessageEvent
 from switchboard.conversation import Conversation
 from switchboard.identity import ChannelIdentity, ChannelName
@@ -144,7 +144,7 @@ def contact_create() -> bytes:
 
 
 def contact_identities_duplication() -> bytes:
-    duplicated = bodies.DuplicatedIdentity(channel=SMS.channel, contact_ids=(CONTACT, "01K07RGBJA43DZVMXXQKFBF5KZ"))
+    duplicated = DuplicatedIdentity(channel=SMS.channel, contact_ids=(CONTACT, "01K07RGBJA43DZVMXXQKFBF5KZ"))
     payload = bodies.DuplicatedIdentities(duplicated_identities=(duplicated,))
     return whole(Trigger.CONTACT_IDENTITIES_DUPLICATION, payload, "11:00:00", app_id="")
 

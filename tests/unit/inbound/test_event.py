@@ -8,7 +8,7 @@ from switchboard.channel.registry import manifests
 from switchboard.content import AppEvent
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
-from switchboard.reason import ReasonCode
+from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.event import plan_event
 
 MANIFESTS = manifests(switchboard_channels)
@@ -42,7 +42,7 @@ def test_a_channel_without_the_event_refuses_it_by_name(name, identity, words):
     planned = plan_event(event(name), (identity,), (), BOTH, MANIFESTS)
 
     assert planned.identity == identity
-    assert (planned.refused.code, planned.refused.description) == (ReasonCode.BAD_REQUEST, words)
+    assert planned.refused == Reason(ReasonCode.BAD_REQUEST, words)
 
 
 @pytest.mark.parametrize(
