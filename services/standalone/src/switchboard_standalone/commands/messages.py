@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from switchboard import story
 from switchboard.ids import MessageId, is_ulid, lowest_at
 from switchboard.store import timeline
 from switchboard.store.pool import Pool
 from switchboard.store.timeline import Moment
 from switchboard.timeline import Kind, decode_entry
-from switchboard_standalone import story
 from switchboard_standalone.client import SeenCallback, calling
 from switchboard_standalone.greeting import PHONE
 from switchboard_standalone.home import Running
