@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -184,3 +184,50 @@ async def test_every_try_stands_in_the_timeline_of_its_message(world: World, rec
         (Kind.CALLBACK, 2, 200),
     ]
     assert {moment.entry.callback_id for moment in moments} == {order.callback_id}
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_traces_are_asked_for_where_a_try_failed_or_the_message_is_sampled(
+    world: World, receiver: Receiver, ratio: float
+) -> None:
+    webhook = world.apps.add(receiver.url())
+    good, bad = callback(webhook), callback(webhook)
+    receiver.behave = lambda got: Answer(500 if got.event_id == bad.callback_id else 200)
+    await world.run(otlp_endpoint="http://127.0.0.1:1/v1/traces", trace_sample_ratio=ratio)
+
+    await world.publish(good, bad)
+    await wait_until(lambda: world.pool.fetchval("SELECT count(*) = 2 FROM switchboard.callback_events"))
+
+    asked = {row["message_id"] for row in await world.pool.fetch("SELECT message_id FROM switchboard.trace_exports")}
+    assert asked == ({good.stream, bad.stream} if ratio else {bad.stream})
+
+
+async def test_without_an_endpoint_for_traces_none_is_asked_for(world: World, receiver: Receiver) -> None:
+    webhook = world.apps.add(receiver.url())
+    receiver.behave = lambda got: Answer(500)
+    await world.run()
+
+    await world.publish(callback(webhook))
+    await wait_until(lambda: world.states(state="waiting"))
+
+    assert await world.pool.fetchval("SELECT count(*) FROM switchboard.trace_exports") == 0
+
+
+async def test_after_a_rotation_both_secrets_sign_and_then_the_newest_alone(world: World, receiver: Receiver) -> None:
+    now = datetime.now(UTC)
+    during = world.apps.add(
+        receiver.url("/a"), secrets=("new-secret", "old-secret"), rotation_until=now + timedelta(hours=1)
+    )
+    after = world.apps.add(
+        receiver.url("/b"), secrets=("new-secret", "old-secret"), rotation_until=now - timedelta(seconds=1)
+    )
+    await world.run()
+
+    await world.publish(callback(during), callback(after))
+    await wait_until(lambda: len(receiver.taken) == 2)
+
+    signatures = {got.path: got.headers["webhook-signature"].split() for got in receiver.got}
+    assert len(signatures["/a"]) == 2
+    assert len(signatures["/b"]) == 1
+    for got in receiver.got:
+        assert Standard(b"new-secret").verify(got.body, got.headers)

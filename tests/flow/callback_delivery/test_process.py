@@ -31,7 +31,7 @@ class Service:
         self._world = world
         self._processes: list[asyncio.subprocess.Process] = []
 
-    async def start(self, crash_at: str = "") -> asyncio.subprocess.Process:
+    async def start(self, crash_at: str = "", ordinal: int = 0) -> asyncio.subprocess.Process:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")},
             "SWITCHBOARD_POSTGRES_DSN": self._world.database,
@@ -39,7 +39,7 @@ class Service:
             "SWITCHBOARD_TOPIC_PREFIX": self._world.prefix,
             "SWITCHBOARD_SECRET_KEYS": KEYS,
             "SWITCHBOARD_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "SWITCHBOARD_ORDINAL": "0",
+            "SWITCHBOARD_ORDINAL": str(ordinal),
             "SWITCHBOARD_CRASH_AT": crash_at,
         }
         process = await asyncio.create_subprocess_exec(
