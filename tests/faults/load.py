@@ -84,14 +84,14 @@ class Load:
         self,
         running: Running,
         *,
-        per_second: float,
+        per_second: int,
         kinds: Sequence[Kind] = EVERYDAY,
         seed: int = 1,
         confirm_seconds: float = 120.0,
     ) -> None:
         assert per_second <= MOST_PER_SECOND
         self._running = running
-        self._per_second = per_second
+        self.per_second = per_second
         self._kinds = kinds
         self._random = random.Random(seed)
         self._confirm_seconds = confirm_seconds
@@ -130,7 +130,7 @@ class Load:
         clock = asyncio.get_running_loop().time
         begun, ordered = clock(), 0
         while True:
-            due = begun + ordered / self._per_second
+            due = begun + ordered / self.per_second
             await asyncio.sleep(max(0.0, due - clock()))
             ordered += 1
             if len(self._asking) < _MOST_UNDER_WAY:
