@@ -1,5 +1,6 @@
 """A moment is settled when the groups have committed everything that existed then."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -59,3 +60,19 @@ async def test_a_topic_that_is_not_there_settles_nothing(kafka: str, topic_prefi
         assert await settlement.settled() is None
     finally:
         await settlement.stop()
+
+
+async def test_several_may_ask_at_once(kafka: str, topic_prefix: str):
+    topic = f"{topic_prefix}facts"
+    await ensure_topics(kafka, [TopicSpec(topic, 1)])
+
+    async def now() -> datetime:
+        return datetime.now(UTC)
+
+    settlement = Settlement(BusSettings(bootstrap=kafka), {f"{topic_prefix}g": topic}, now)
+    try:
+        answers = await asyncio.gather(*(settlement.settled() for _ in range(8)))
+    finally:
+        await settlement.stop()
+
+    assert None not in answers

@@ -3,6 +3,7 @@
 What may be thrown away once a record can never be read again (a content that is not to be kept) asks for this.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
@@ -41,18 +42,23 @@ class Settlement:
         self._settled: datetime | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
+        self._looking = asyncio.Lock()
 
     async def settled(self) -> datetime | None:
-        """The latest moment known to be settled. None while nothing is known; an absent broker changes nothing."""
-        try:
-            await self._connect()
-            if self._sample is None:
-                self._sample = _Sample(await self._now(), await self._ends())
-            if await self._reached(self._sample.ends):
-                self._settled, self._sample = self._sample.taken_at, None
-        except (KafkaError, OSError):
-            await self.stop()
-        return self._settled
+        """The latest moment known to be settled. None while nothing is known; an absent broker changes nothing.
+
+        Several may ask at once: one look serves them all in turn.
+        """
+        async with self._looking:
+            try:
+                await self._connect()
+                if self._sample is None:
+                    self._sample = _Sample(await self._now(), await self._ends())
+                if await self._reached(self._sample.ends):
+                    self._settled, self._sample = self._sample.taken_at, None
+            except (KafkaError, OSError):
+                await self.stop()
+            return self._settled
 
     async def stop(self) -> None:
         """Close the connections. They are opened again when needed."""
