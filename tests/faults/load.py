@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
+from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
@@ -143,17 +144,19 @@ class Load:
         kind = self._random.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
         to = kind.to(self._random.randrange(kind.recipients))
         mark = f"{self._run}-{self.asked:06d}x"
+        # Not the mark: a key is kept for longer than a text may be.
+        key = uuid4().hex
         self.unconfirmed.add(mark)
         body = self._body(kind, to, mark)
         told: set[str] = set()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._confirm_seconds
         while clock() < deadline:
-            message_id = await self._post(body, mark)
+            message_id = await self._post(body, key)
             if message_id is not None:
                 told.add(message_id)
                 # A client that lost the answer asks again: one in twenty does.
-                if len(told) == 1 and self._random.random() < 0.05 and (again := await self._post(body, mark)):
+                if len(told) == 1 and self._random.random() < 0.05 and (again := await self._post(body, key)):
                     told.add(again)
                 self._confirm(kind, to, mark, MessageId(message_id), told)
                 return

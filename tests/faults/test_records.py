@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import asyncpg
 import msgspec
@@ -104,7 +105,7 @@ def _of_a_newer_version(value: bytes) -> tuple[str, str, str, bytes]:
     old, record["message_id"] = record["message_id"], mint()
     record["accepted_at"] = datetime.now(UTC)
     text = record["message"]["text_message"]["text"]
-    mark = f"n{int(record['message_id'][-6:], 32) & 0xFFFFFFFF:08x}-000000x"
+    mark = f"n{crc32(record['message_id'].encode()):08x}-000000x"
     record["message"]["text_message"]["text"] = " ".join([mark] * len(text.split()))
     record |= {"a_field_of_the_future": {"deep": [1, 2]}, "priority_class": "gold"}
     return old, record["message_id"], mark, msgspec.json.encode(record)
