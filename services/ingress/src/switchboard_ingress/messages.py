@@ -204,9 +204,7 @@ class Messages:
         )  # fmt: skip
         return await self._list(rows, size, asked.view, bound)
 
-    async def _list(
-        self, rows: Sequence[asyncpg.Record], size: int, view: View, bound: tuple[str, ...]
-    ) -> MessageList:
+    async def _list(self, rows: Sequence[asyncpg.Record], size: int, view: View, bound: tuple[str, ...]) -> MessageList:
         shown = [await self._view(row, view) for row in rows[:size]]
         is_last = len(rows) <= size
         token = "" if is_last else self._tokens.make(str(Place(rows[size - 1]["accepted_at"], shown[-1].id)), bound)
