@@ -68,6 +68,8 @@ def one_line(error: BaseException) -> str | None:
 
     if isinstance(error, BaseExceptionGroup):
         return one_line(error.exceptions[0])
+    if isinstance(error, BusError) and isinstance(error.__cause__, KafkaError):
+        return one_line(error.__cause__)
     if isinstance(error, (*_PLAIN, BusError, MigrationError)):
         return " ".join(str(error).split())
     if isinstance(error, ValidationError):
@@ -85,6 +87,9 @@ def one_line(error: BaseException) -> str | None:
         return f"PostgreSQL refuses ({type(error).__name__}); check SWITCHBOARD_POSTGRES_DSN and the user's rights"
     if isinstance(error, KafkaError):
         return f"Kafka does not answer ({type(error).__name__}); check SWITCHBOARD_KAFKA_BOOTSTRAP, or that it runs"
+    # Only the database's client lets the socket's own error through.
+    if isinstance(error, ConnectionError):
+        return "PostgreSQL does not answer; check SWITCHBOARD_POSTGRES_DSN, or that it runs"
     if isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__}: {error.filename or 'a server does not answer'}"
     return None
