@@ -30,6 +30,7 @@ def test_they_are_read_from_the_environment():
         ("SWITCHBOARD_KAFKA_BOOTSTRAP", None, "SWITCHBOARD_KAFKA_BOOTSTRAP: is not set"),
         ("SWITCHBOARD_PORT", "seventy", "SWITCHBOARD_PORT: "),
         ("SWITCHBOARD_PORT", "70000", "SWITCHBOARD_PORT: "),
+        ("SWITCHBOARD_OTLP_ENDPOINT", "nowhere", "SWITCHBOARD_OTLP_ENDPOINT: "),
         ("SWITCHBOARD_LOG_LEVEL", "loud", "SWITCHBOARD_LOG_LEVEL: "),
         ("SWITCHBOARD_TRACE_SAMPLE_RATIO", "2", "SWITCHBOARD_TRACE_SAMPLE_RATIO: "),
     ],

@@ -35,7 +35,9 @@ class CommonSettings(BaseSettings):
         None, description="This instance's number where instances have one; makes it a static group member."
     )
     pool_size: Annotated[int, Field(ge=2, le=200)] = Field(10, description="Database connections at most.")
-    otlp_endpoint: str = Field("", description="OTLP/HTTP traces address; empty: traces are not exported.")
+    otlp_endpoint: str = Field(
+        "", pattern="^(https?://.+)?$", description="OTLP/HTTP traces address; empty: traces are not exported."
+    )
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="Share of messages traced when nothing about them is remarkable."
     )
