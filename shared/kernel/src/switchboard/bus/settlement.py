@@ -72,13 +72,12 @@ class Settlement:
     async def _connect(self) -> None:
         servers = self._settings.bootstrap.split(",")
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(bootstrap_servers=servers, client_id=self._settings.client_id)
-            await consumer.start()
-            self._consumer = consumer
+            # Kept before it is started: what does not start is stopped, too.
+            self._consumer = AIOKafkaConsumer(bootstrap_servers=servers, client_id=self._settings.client_id)
+            await self._consumer.start()
         if self._admin is None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id=self._settings.client_id)
-            await admin.start()
-            self._admin = admin
+            self._admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id=self._settings.client_id)
+            await self._admin.start()
 
     async def _ends(self) -> Offsets:
         """The end of every partition that holds anything."""
