@@ -19,6 +19,8 @@ IDLE_TRANSACTION_SECONDS: Final = 10.0
 TRANSIENT_ERRORS: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # A query on a connection whose server said goodbye and whose end is not read yet: nothing of it was sent.
+    asyncpg.InternalClientError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.CannotConnectNowError,
