@@ -121,9 +121,14 @@ class Tenant:
         return [body["message"] for body in bodies if "contact_message" in body.get("message", {})]
 
     async def story(self, message_id: MessageId) -> list[str]:
-        """What the router decided about a message, in order."""
+        """What the router decided about a message, in order.
+
+        A receipt may reach the router before its outcome does. Then one record tells both, and the outcome's own
+        record nothing new: the story is the same.
+        """
         moments = await self.installation.timeline(message_id)
-        return [moment.entry.note for moment in moments if moment.kind in _DECIDED]
+        told = [note for moment in moments if moment.kind in _DECIDED for note in moment.entry.note.split("; ")]
+        return [note for note in told if note != "late outcome"]
 
     async def noted(self, message_id: MessageId, note: str, timeout_seconds: float = 20.0) -> None:
         """Wait until the router decided that."""
