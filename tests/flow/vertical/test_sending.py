@@ -55,8 +55,8 @@ async def test_in_a_line_the_urgent_go_first(installation: Installed):
         await asyncio.gather(*(paced.reported(message_id, *REPORTED) for message_id in ids))
 
         log = {number: installation.submissions(number)[0]["at"] for number in (*numbers, urgent)}
-        assert log[urgent] < log[numbers[-1]]
-        assert [log[number] for number in numbers] == sorted(log[number] for number in numbers)
+        # Only one person's messages are promised an order; these five enter the line as their partitions bring them.
+        assert log[urgent] < max(log[number] for number in numbers)
 
 
 async def test_what_waits_when_its_app_is_deleted_ends(installation: Installed):
