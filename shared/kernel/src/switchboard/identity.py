@@ -7,8 +7,6 @@ from typing import Final, NewType
 
 from msgspec import Struct
 
-from switchboard.ids import AppId
-
 #: A channel's name as the API spells it: SMS, TELEGRAM … Checked against the channel folders found (channel/registry).
 ChannelName = NewType("ChannelName", str)
 
@@ -52,8 +50,3 @@ def normal_msisdn(text: str) -> str:
 def keyed_hash(key: bytes, *parts: str) -> bytes:
     """A record key that keeps one person's records in order and tells nobody who it is (DESIGN 2.8, 4)."""
     return hmac.digest(key, "\x1f".join(parts).encode(), hashlib.sha256)[:16]
-
-
-def app_scoped(identity: ChannelIdentity, app_id: AppId) -> ChannelIdentity:
-    """The same identity as one app sees it, on channels where each app has its own."""
-    return ChannelIdentity(identity.channel, identity.identity, app_id)

@@ -23,8 +23,6 @@ from switchboard.records import (
 
 RecordT = TypeVar("RecordT", bound=RecordBase)
 
-DEFAULT_RETENTION_SECONDS: Final = 3 * 24 * 3600
-
 
 class UnknownRecord(Exception):
     """A record of a type this code does not know: newer code will. It waits."""
