@@ -35,6 +35,7 @@ from switchboard.runtime import Runtime
 from switchboard.secrets import KeyRing
 from switchboard.store.messages import PlannedAttempt, insert_attempts
 from switchboard.store.pool import Pool, open_pool
+from switchboard.store.writes import Writes
 from switchboard.topics import ATTEMPTS, DISPATCH, INBOUND, Topic, topic_names
 from switchboard_channel_adapter.claims import Claims
 from switchboard_channel_adapter.compose import Adapter, Parts, serving
@@ -124,8 +125,10 @@ class World:
             order.message_id, order.step, order.submission, order.app_id, order.account, order.identity,
             order.send_before, (),
         )  # fmt: skip
+        writes = Writes()
+        insert_attempts(writes, [planned])
         async with self.pool.acquire() as connection:
-            await insert_attempts(connection, [planned])
+            await writes.execute(connection)
         return order
 
     async def dispatch(self, *orders: DispatchMessage) -> None:

@@ -20,6 +20,7 @@ from switchboard.store import inbound, messages
 from switchboard.store.inbound import Inbound, InboundEnvelope
 from switchboard.store.messages import Envelope, Message
 from switchboard.store.pool import Pool
+from switchboard.store.writes import Writes
 
 SMS = ChannelName("SMS")
 NOW = datetime.now(UTC).replace(microsecond=120_000)
@@ -53,8 +54,10 @@ async def stored(
         body=msgspec.json.encode(AppMessage(text_message=TextMessage(f"Ferry {seconds}"))),
         body_until=None if kept is None else at + kept,
     )
+    writes = Writes()
+    messages.insert(writes, [message])
     async with pool.acquire() as connection:
-        await messages.insert(connection, [message])
+        await writes.execute(connection)
     return message_id
 
 

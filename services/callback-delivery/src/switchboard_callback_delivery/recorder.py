@@ -19,6 +19,7 @@ from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes
 from switchboard.store import timeline
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_sampled
 from switchboard.timeline import Entry, Happening, Kind
@@ -167,23 +168,23 @@ class Recorder:
             await self._save(connection, lanes, plan, held, known, now)
             await lanes.save(connection)
             happenings = _happenings(outcomes, now)
-            await timeline.write(connection, happenings)
-            await self._ask_for_traces(connection, outcomes, happenings)
+            writes = Writes()
+            timeline.add(writes, happenings)
+            self._ask_for_traces(writes, outcomes, happenings)
+            await writes.execute(connection)
         self._told_taken.update(dict.fromkeys(plan.taken, now))
         for lane, (taken, failed) in plan.tallies().items():
             self._tally(lane, taken, failed)
         if plan.leases:
             self.on_due()
 
-    async def _ask_for_traces(
-        self, connection: Connection, outcomes: Sequence[Outcome], happenings: Sequence[Happening]
-    ) -> None:
+    def _ask_for_traces(self, writes: Writes, outcomes: Sequence[Outcome], happenings: Sequence[Happening]) -> None:
         ratio = self._trace_ratio
         if ratio is None:
             return
         untaken = {outcome.event.stream for outcome in outcomes if outcome.verdict is not Verdict.TAKEN}
         told = {happening.message_id for happening in happenings}
-        await ask_for_export(connection, [id for id in told if id in untaken or is_sampled(id, ratio)])
+        ask_for_export(writes, [id for id in told if id in untaken or is_sampled(id, ratio)])
 
     async def _save(
         self,

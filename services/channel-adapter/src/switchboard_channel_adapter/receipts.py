@@ -16,6 +16,7 @@ from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey, MessageId, parse_attempt_id
 from switchboard.records import ReceiptReceived
 from switchboard.store.pool import Connection, Pool
+from switchboard.store.writes import columns_of
 from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.batching import Batcher
@@ -91,13 +92,13 @@ class Receipts:
         """Publish the receipt, or keep it until its outcome comes. Returns when either is durable."""
         await self._batcher.submit(heard)
 
-    async def waiting_for(self, connection: Connection, parts: Sequence[Part]) -> list[Met]:
+    async def waiting_for(self, parts: Sequence[Part]) -> list[Met]:
         """The receipts that wait for these parts, whose provider ids are committed."""
         if not parts:
             return []
         owners = {(part.account, part.provider_id): part for part in parts}
         accounts = list({account for account, _ in owners})
-        rows = await connection.fetch(_WAITING, accounts, [provider_id for _, provider_id in owners])
+        rows = await self._pool.fetch(_WAITING, accounts, [provider_id for _, provider_id in owners])
         found = []
         for row in rows:
             fact = _fact.decode(row["fact"])
@@ -112,7 +113,7 @@ class Receipts:
     async def forget(self, met: Sequence[Met]) -> None:
         """Delete waiting receipts that were published."""
         if met:
-            await self._pool.execute(_FORGET, *([*column] for column in zip(*(m.row for m in met), strict=True)))
+            await self._pool.execute(_FORGET, *columns_of([one.row for one in met]))
 
     async def _take(self, batch: Sequence[Heard]) -> list[None]:
         async with self._pool.acquire() as connection:
@@ -159,7 +160,7 @@ async def _find(connection: Connection, batch: Sequence[Heard]) -> dict[int, Rec
             fact = heard.fact
             asked += [(number, heard.account, alias, fact.identity) for alias in dict.fromkeys(fact.provider_ids)]
     if asked:
-        rows = await connection.fetch(_FIND, *([*column] for column in zip(*asked, strict=True)))
+        rows = await connection.fetch(_FIND, *columns_of(asked))
         for row in rows:
             fact = batch[row["number"]].fact
             found[row["number"]] = _record(fact, row["provider_id"], row["message_id"], row["step"], row["submission"])
@@ -168,7 +169,7 @@ async def _find(connection: Connection, batch: Sequence[Heard]) -> dict[int, Rec
 
 async def _keep(connection: Connection, batch: Sequence[Heard]) -> None:
     rows = [(*_row(heard), "\x1f".join(heard.fact.provider_ids), msgspec.json.encode(heard.fact)) for heard in batch]
-    await connection.execute(_KEEP, *([*column] for column in zip(*rows, strict=True)))
+    await connection.execute(_KEEP, *columns_of(rows))
 
 
 def _row(heard: Heard) -> tuple[AccountKey, str, str]:

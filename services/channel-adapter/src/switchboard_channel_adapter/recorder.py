@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -17,9 +17,9 @@ from switchboard.identity import ChannelIdentity
 from switchboard.ids import AccountKey, MessageId, attempt_id
 from switchboard.reason import Reason
 from switchboard.records import AttemptFinished, AttemptsRecord
-from switchboard.store import timeline
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
-from switchboard.timeline import Entry, Happening, Kind
+from switchboard.store.pool import TRANSIENT_ERRORS, Pool
+from switchboard.store.writes import Writes, columns_of
+from switchboard.timeline import Entry, Kind, encode_entry
 from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.batching import Batcher
@@ -32,21 +32,44 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 #: Tries that failed for a reason other than database or broker, after which an outcome is given up.
 _FAILURES: Final = 5
 
-_LOCK: Final = """
-SELECT a.message_id, a.step, a.submission, a.state, a.outcome
-FROM unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)
+# What was recorded before stays as it is, and an attempt that was never claimed ends only if it is still planned. Rows
+# are locked in the order of their ids; `place` numbers the attempts of the batch from 1.
+_LOCKED: Final = """
+SELECT ended.place, a.state, a.outcome
+FROM unnest($1::text[], $2::smallint[], $3::integer[])
+     WITH ORDINALITY AS ended (message_id, step, submission, place)
 JOIN switchboard.attempts a USING (message_id, step, submission)
 ORDER BY a.message_id, a.step, a.submission FOR UPDATE OF a
 """
+_FOUND: Final = """
+SELECT clock.now, locked.place, locked.state, locked.outcome
+FROM (SELECT switchboard.now() AS now OFFSET 0) AS clock LEFT JOIN locked ON true
+"""
+_NEWS: Final = """
+SELECT ended.*, clock.now
+FROM (SELECT now FROM found LIMIT 1) AS clock
+CROSS JOIN unnest($1::text[], $2::smallint[], $3::integer[], $4::bytea[], $5::boolean[])
+     WITH ORDINALITY AS ended (message_id, step, submission, outcome, was_planned, place)
+LEFT JOIN found ON found.place = ended.place
+WHERE found.outcome IS DISTINCT FROM ended.outcome AND (NOT ended.was_planned OR found.state = 'planned')
+"""
 _FINISH: Final = """
-UPDATE switchboard.attempts a SET state = 'finished', finished_at = switchboard.now(), outcome = ended.outcome
-FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::bytea[]) AS ended (message_id, step, submission, outcome)
-WHERE a.message_id = ended.message_id AND a.step = ended.step AND a.submission = ended.submission
+UPDATE switchboard.attempts a SET state = 'finished', finished_at = news.now, outcome = news.outcome
+FROM news WHERE a.message_id = news.message_id AND a.step = news.step AND a.submission = news.submission
 """
 _NAME: Final = """
 INSERT INTO switchboard.provider_ids (account, provider_id, message_id, step, submission, part, identity)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::integer[], $6::smallint[], $7::text[])
+SELECT part.account, part.provider_id, news.message_id, news.step, news.submission, part.number, part.identity
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::text[])
+     AS part (place, account, provider_id, number, identity)
+JOIN news USING (place)
 ON CONFLICT DO NOTHING
+"""
+_TELL: Final = """
+INSERT INTO switchboard.timeline (message_id, at, kind, cause, entry)
+SELECT news.message_id, news.now, $2, told.cause, told.entry
+FROM unnest($1::bigint[], $3::text[], $4::bytea[]) AS told (place, cause, entry)
+JOIN news USING (place) ORDER BY place
 """
 
 
@@ -64,7 +87,7 @@ class Ended(Struct, frozen=True):
 
 
 class Recorder:
-    """Writes outcomes in batches: rows, provider ids and timeline in one transaction; then receipts; then Kafka."""
+    """Writes outcomes in batches: rows, provider ids and timeline in one statement; then receipts; then Kafka."""
 
     def __init__(self, pool: Pool, producer: Producer, receipts: Receipts, *, topic_prefix: str) -> None:
         self._pool = pool
@@ -114,19 +137,13 @@ class Recorder:
         self._stopping.set()
 
     async def _record(self, batch: Sequence[Ended]) -> list[bool]:
-        async with self._pool.acquire() as connection:
-            async with connection.transaction():
-                states = await _lock(connection, batch)
-                told = [_is_told(ended, states.get(_key(ended), _MISSING)) for ended in batch]
-                published = [ended for ended, tell in zip(batch, told, strict=True) if tell]
-                # Seen again because the broker was away: all is written, only not told.
-                first = [e for e in published if states.get(_key(e), _MISSING).outcome != _encoded(e)]
-                await _finish(connection, first)
-                await _name_parts(connection, first)
-                now: datetime = await connection.fetchval("SELECT switchboard.now()")
-                await timeline.write(connection, [_happening(ended, now) for ended in first])
-            parts = [part for ended in published for part in _parts(ended)]
-            matched = await self._receipts.waiting_for(connection, parts)
+        rows = await _writes(batch).execute(self._pool, returning="found")
+        now: datetime = rows[0]["now"]
+        states = {row["place"]: _State(row["state"], row["outcome"]) for row in rows}
+        told = [_is_told(ended, states.get(place, _MISSING)) for place, ended in enumerate(batch, start=1)]
+        published = [ended for ended, tell in zip(batch, told, strict=True) if tell]
+        # Only now, when the provider ids are committed, is it certain that one side finds the other.
+        matched = await self._receipts.waiting_for([part for ended in published for part in _parts(ended)])
         records: list[AttemptsRecord] = [_finished(ended, now) for ended in published]
         await self._publish([*records, *(match.record for match in matched)])
         crash_point("adapter.after_publish")
@@ -162,24 +179,26 @@ def _is_told(ended: Ended, row: _State) -> bool:
     return not ended.was_planned or row.state == "planned" or row.outcome == _encoded(ended)
 
 
-async def _lock(connection: Connection, batch: Sequence[Ended]) -> dict[tuple[MessageId, int, int], _State]:
-    rows = await connection.fetch(_LOCK, *_columns([_key(ended) for ended in batch]))
-    return {(row["message_id"], row["step"], row["submission"]): _State(row["state"], row["outcome"]) for row in rows}
-
-
-async def _finish(connection: Connection, batch: Sequence[Ended]) -> None:
-    if batch:
-        await connection.execute(_FINISH, *_columns([(*_key(ended), _encoded(ended)) for ended in batch]))
-
-
-async def _name_parts(connection: Connection, batch: Sequence[Ended]) -> None:
-    rows = [
-        (part.account, part.provider_id, part.message_id, part.step, part.submission, number, part.identity)
-        for ended in batch
+def _writes(batch: Sequence[Ended]) -> Writes:
+    """Outcomes, provider ids and timeline of attempts of which this is news; `found` says what their rows were."""
+    places = range(1, len(batch) + 1)
+    keys = columns_of([_key(ended) for ended in batch])
+    writes = Writes()
+    writes.add("locked", _LOCKED, *keys)
+    writes.add("found", _FOUND)
+    writes.add("news", _NEWS, *keys, [_encoded(ended) for ended in batch], [ended.was_planned for ended in batch])
+    writes.add("finished", _FINISH)
+    parts = [
+        (place, part.account, part.provider_id, number, part.identity)
+        for place, ended in zip(places, batch, strict=True)
         for number, part in enumerate(_parts(ended), start=1)
     ]
-    if rows:
-        await connection.execute(_NAME, *_columns(rows))
+    if parts:
+        writes.add("named", _NAME, *columns_of(parts))
+    causes = [f"submitted {ended.step}.{ended.submission}" for ended in batch]
+    entries = [encode_entry(_entry(ended)) for ended in batch]
+    writes.add("told", _TELL, list(places), Kind.SUBMITTED, causes, entries)
+    return writes
 
 
 def _parts(ended: Ended) -> list[Part]:
@@ -187,10 +206,6 @@ def _parts(ended: Ended) -> list[Part]:
         Part(ended.account, provider_id, ended.identity.identity, *_key(ended))
         for provider_id in _provider_ids(ended.result.outcome)
     ]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _encoded(ended: Ended) -> bytes:
@@ -209,9 +224,9 @@ def _reason(outcome: Outcome) -> Reason | None:
     return None if isinstance(outcome, Accepted) else outcome.reason
 
 
-def _happening(ended: Ended, now: datetime) -> Happening:
+def _entry(ended: Ended) -> Entry:
     exchanges = ended.result.exchanges
-    entry = Entry(
+    return Entry(
         note=outcome_name(ended.result.outcome),
         channel=ended.identity.channel,
         step=ended.step,
@@ -220,7 +235,6 @@ def _happening(ended: Ended, now: datetime) -> Happening:
         started_at=exchanges[0].started_at if exchanges else None,
         exchanges=exchanges,
     )
-    return Happening(ended.message_id, now, Kind.SUBMITTED, f"submitted {ended.step}.{ended.submission}", entry)
 
 
 def _finished(ended: Ended, now: datetime) -> AttemptFinished:

@@ -1,6 +1,6 @@
 """`router.accepted`: a message was accepted, so plan its route and dispatch its first attempt."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,6 +14,7 @@ from switchboard.bus import Record
 from switchboard.configuration import App
 from switchboard.crash import crash_point
 from switchboard.identity import ChannelIdentity, ChannelName
+from switchboard.ids import AppId
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted
 from switchboard.rules.progress import OnUnknown, Policy, start
@@ -24,13 +25,14 @@ from switchboard.store import messages as store
 from switchboard.store.contacts import Matched
 from switchboard.store.conversations import Joined
 from switchboard.store.messages import Envelope, Message
+from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import MESSAGES_ACCEPTED
 from switchboard_router.asked import carry_on
 from switchboard_router.barring import Barred, barred, recipient
-from switchboard_router.carrying_out import Decided, Output, carry_out, publish
+from switchboard_router.carrying_out import Decided, Output, carry_out, lock_lanes_of, publish
 from switchboard_router.context import RouterContext
-from switchboard_router.pacing import lock, pacing_for
 from switchboard_router.people import (
     Beginning,
     Recipients,
@@ -50,6 +52,10 @@ OLDEST: Final = timedelta(days=4)
 _encode: Final = msgspec.json.Encoder().encode
 _too_old: Final = Counter("switchboard_accepted_too_old", "Accepted messages refused because they are over 4 days old.")
 log = structlog.get_logger()
+
+
+#: The apps of a batch; None where there is no such app any more.
+Apps = Mapping[AppId, App | None]
 
 
 class Tried(Struct, frozen=True):
@@ -82,11 +88,20 @@ class OnAccepted:
 
     async def _plan_all(self, accepted: Sequence[MessageAccepted]) -> list[Output]:
         apps = {record.app_id: await self._context.configuration.app(record.app_id) for record in accepted}
-        async with self._context.connection() as connection, connection.transaction():
-            now = await store.database_now(connection)
+        async with self._context.connection() as connection:
+            seen, now = await store.known(connection, [record.message_id for record in accepted])
             fresh = [record for record in accepted if not _is_too_old(record, now)]
-            seen = await store.known(connection, [record.message_id for record in fresh])
             unseen = [record for record in fresh if record.message_id not in seen]
+            # What was planned before goes out before what is planned now.
+            again = await replay(
+                connection, [(id, CAUSE) for id in seen.intersection(record.message_id for record in fresh)], now
+            )
+            return again + (await self._plan_new(connection, unseen, apps, now) if unseen else [])
+
+    async def _plan_new(
+        self, connection: Connection, unseen: Sequence[MessageAccepted], apps: Apps, now: datetime
+    ) -> list[Output]:
+        async with connection.transaction():
             recipients = await recipients_of(connection, [one for one in unseen if apps[one.app_id] is not None])
             tried = {one.message_id: self._tried(one, apps[one.app_id], recipients) for one in unseen}
             bars = await barred(
@@ -98,15 +113,14 @@ class OnAccepted:
                 self._plan(one, apps[one.app_id], now, bars.get(one.message_id, {}), tried[one.message_id])
                 for one in unseen
             ]
-            steps = [(item.message.app_id, step) for item in new for step in item.message.route.steps]
-            pacing = await pacing_for(self._context, steps)
-            lanes = await lock(connection, pacing, now)
+            pacing, lanes = await lock_lanes_of(self._context, connection, new, now)
             joined = await join_recipients(connection, unseen, recipients)
             new = [_in_conversation(item, joined.get(item.message.id)) for item in new]
-            await keep_for_replies(connection, unseen, apps)
-            outputs = await carry_out(self._context, connection, pacing, lanes, new, now, new=True)
-            # What was planned before goes out before what is planned now.
-            return await replay(connection, [(message_id, CAUSE) for message_id in seen], now) + outputs
+            writes = Writes()
+            keep_for_replies(writes, unseen, apps)
+            return await carry_out(
+                self._context, connection, pacing, lanes, new, now, looks=None, writes=writes
+            )  # fmt: skip
 
     async def _tell_beginnings(self, outputs: Sequence[Output]) -> None:
         told = await tell_beginnings(self._context, [begun for output in outputs for begun in _begun(output.message)])

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from switchboard.bus import Outgoing, Record
+from switchboard.bus import Outgoing, Record, Transient, WaitCause
 from switchboard.callbacks.endpoint import endpoints_of
 from switchboard.channel.contract import ReceiptFact
 from switchboard.crash import crash_point
@@ -39,15 +39,22 @@ from switchboard.rules.progress import (
 from switchboard.store import messages as store
 from switchboard.store import receipts as receipt_store
 from switchboard.store import timeline
-from switchboard.store.messages import Message, StoredAttempt
+from switchboard.store.messages import Look, Message, Moved, StoredAttempt
 from switchboard.store.pool import Connection
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import ATTEMPTS
 from switchboard.trigger import Trigger
 from switchboard_router import events, unsubscribed
-from switchboard_router.carrying_out import Decided, Output, carry_out, publish
+from switchboard_router.carrying_out import (
+    Decided,
+    Output,
+    carry_out,
+    lock_lanes_of,
+    moves_lanes,
+    publish,
+    write_down,
+)
 from switchboard_router.context import RouterContext
-from switchboard_router.pacing import Pacing, lock, pacing_for
 from switchboard_router.people import note_taken
 from switchboard_router.reading import decode_all
 from switchboard_router.replay import replay
@@ -56,6 +63,9 @@ _orphans = Counter("switchboard_attempt_records_without_message", "Records about
 _late = Counter("switchboard_receipts_late", "Receipts of a channel the message had already left.")
 _twice = Counter("switchboard_messages_delivered_twice", "Messages that more than one channel delivered.")
 log = structlog.get_logger()
+
+#: How often messages are looked at again that moved on while they were decided about.
+_LOOKS: Final = 5
 
 
 class OnAttempts:
@@ -82,53 +92,63 @@ class OnAttempts:
             return await events.finish(self._context, connection, facts)
 
     async def _decide_all(self, facts: Sequence[AttemptsRecord]) -> tuple[list[Output], list[Outgoing]]:
-        by_message = {fact.message_id: fact for fact in facts}
-        async with self._context.connection() as connection, connection.transaction():
-            glimpsed = await store.read(connection, by_message)
-            pacing = await self._pacing(glimpsed)
-            now = await store.database_now(connection)
-            lanes = await lock(connection, pacing, now)
-            await note_taken(connection, facts, glimpsed)
-            locked = await store.lock(connection, by_message)
-            _orphans.inc(len(by_message) - len(locked))
-            current = {(id, m.progress.step, m.progress.submission) for id, m in locked.items()}
-            attempts = await store.lock_attempts(connection, current)
-            seen = await self._seen(connection, [by_message[id] for id in locked])
-            decided = []
-            for message_id, message in locked.items():
-                fact = by_message[message_id]
-                if message_id not in seen:
-                    attempt = attempts.get((message_id, message.progress.step, message.progress.submission))
-                    decided.append(await self._decide(connection, message, fact, attempt, now))
-            decided = await unsubscribed.leave_out(self._context, connection, decided, now)
-            decided = [await self._unless_app_is_gone(item, now) for item in decided]
-            decided = await self._with_contents(connection, decided)
-            outputs = await carry_out(self._context, connection, pacing, lanes, decided, now, new=False)
-            outputs += await replay(connection, [(id, cause_of(by_message[id])) for id in seen], now)
-            return outputs, await unsubscribed.learn(self._context, facts, locked)
+        """Decide about all, and again about those that moved on. Raises Transient if they will not stand still."""
+        outputs: list[Output] = []
+        learned: list[Outgoing] = []
+        left = {fact.message_id: fact for fact in facts}
+        for _ in range(_LOOKS):
+            async with self._context.connection() as connection:
+                looks, now = await store.look(connection, {id: cause_of(fact) for id, fact in left.items()})
+                told, moved = await self._decide_about(connection, left, looks, now)
+            messages = {id: look.message for id, look in looks.items() if id not in moved}
+            outputs += told
+            learned += await unsubscribed.learn(self._context, [left[id] for id in messages], messages)
+            _orphans.inc(len(left) - len(looks))
+            left = {id: left[id] for id in moved}
+            if not left:
+                return outputs, learned
+        raise Transient("messages move on while they are decided about", cause=WaitCause.DATABASE)
 
-    async def _pacing(self, glimpsed: Mapping[MessageId, Message]) -> Pacing:
-        """The lanes the messages may leave or enter. A message that moves on meanwhile moves on by one step."""
-        steps = [
-            (message.app_id, step)
-            for message in glimpsed.values()
-            for step in message.route.steps[message.progress.step : message.progress.step + 3]
-        ]
-        return await pacing_for(self._context, steps)
-
-    async def _seen(self, connection: Connection, facts: Sequence[AttemptsRecord]) -> set[MessageId]:
-        causes = [cause_of(fact) for fact in facts]
-        found = await timeline.find_causes(connection, [fact.message_id for fact in facts], causes)
-        return {message_id for message_id, _ in found}
-
-    async def _decide(
+    async def _decide_about(
         self,
         connection: Connection,
-        message: Message,
-        fact: AttemptsRecord,
-        attempt: StoredAttempt | None,
+        facts: Mapping[MessageId, AttemptsRecord],
+        looks: Mapping[MessageId, Look],
         now: datetime,
-    ) -> Decided:
+    ) -> tuple[list[Output], set[MessageId]]:
+        """Decide and write. Returns what is to be published, and the messages of which nothing was written."""
+        seen = [id for id, look in looks.items() if look.is_seen]
+        decided = [await self._decide(connection, facts[id], look, now) for id, look in looks.items() if id not in seen]
+        decided = await unsubscribed.leave_out(self._context, connection, decided, now)
+        decided = [await self._unless_app_is_gone(item, now) for item in decided]
+        decided = await self._with_contents(connection, decided)
+        again = await replay(connection, [(id, cause_of(facts[id])) for id in seen], now)
+        fresh = [looks[item.message.id] for item in decided]
+        try:
+            outputs, moved = await self._write(connection, facts, decided, fresh, now)
+        except Moved:
+            outputs, moved = [], {look.message.id for look in fresh}
+        return again + outputs, moved
+
+    async def _write(
+        self,
+        connection: Connection,
+        facts: Mapping[MessageId, AttemptsRecord],
+        decided: Sequence[Decided],
+        looks: Sequence[Look],
+        now: datetime,
+    ) -> tuple[list[Output], set[MessageId]]:
+        if not decided:
+            return [], set()
+        if not any(moves_lanes(item) for item in decided):
+            return await write_down(self._context, connection, decided, looks, now)
+        async with connection.transaction():
+            pacing, lanes = await lock_lanes_of(self._context, connection, decided, now)
+            await note_taken(connection, facts.values(), {look.message.id: look.message for look in looks})
+            return await carry_out(self._context, connection, pacing, lanes, decided, now, looks=looks), set()
+
+    async def _decide(self, connection: Connection, fact: AttemptsRecord, look: Look, now: datetime) -> Decided:
+        message, attempt = look.message, look.attempt
         match fact:
             case TimerFired():
                 return await self._on_timer(connection, message, fact, attempt, now)
@@ -161,7 +181,7 @@ class OnAttempts:
         if decision is None:
             view = attempt.view if attempt is not None else None
             decision = on_due(message.progress, message.route, message.envelope.policy, view, now)
-        return Decided(message, decision, Kind.DUE, cause_of(fact))
+        return Decided(message, decision, Kind.DUE, cause_of(fact), attempt=attempt)
 
     async def _recorded(
         self, connection: Connection, message: Message, attempt: StoredAttempt | None
@@ -246,7 +266,7 @@ def _decide_fact(message: Message, fact: AttemptsRecord, attempt: StoredAttempt 
                 status=str(type(outcome).__struct_config__.tag),
                 reason=getattr(outcome, "reason", None),
             )
-            return Decided(message, decision, Kind.OUTCOME, cause, entry)
+            return Decided(message, decision, Kind.OUTCOME, cause, entry, attempt)
         case ReceiptReceived(step=step, submission=submission):
             decision = on_receipt(
                 progress, route, step, submission, fact.provider_id, fact.status, fact.reason, fact.event_at,
@@ -254,16 +274,16 @@ def _decide_fact(message: Message, fact: AttemptsRecord, attempt: StoredAttempt 
             )  # fmt: skip
             _count(message, decision, step)
             entry = Entry(step=step, submission=submission, status=fact.status, reason=fact.reason)
-            return Decided(message, decision, Kind.RECEIPT, cause, entry)
+            return Decided(message, decision, Kind.RECEIPT, cause, entry, attempt)
         case StepAbandoned(step=step, submission=submission):
             view = attempt.view if attempt is not None else None
             decision = on_abandoned(progress, route, view, step, submission, fact.reason, fact.fails_message, now)
             entry = Entry(step=step, submission=submission, reason=fact.reason)
-            return Decided(message, decision, Kind.ABANDONED, cause, entry)
+            return Decided(message, decision, Kind.ABANDONED, cause, entry, attempt)
         case UnknownResolved(step=step, submission=submission):
             decision = on_resolved(progress, route, step, submission, fact.status, fact.reason, now)
             entry = Entry(step=step, submission=submission, status=fact.status, reason=fact.reason)
-            return Decided(message, decision, Kind.RESOLVED, cause, entry)
+            return Decided(message, decision, Kind.RESOLVED, cause, entry, attempt)
         case TimerFired():
             raise AssertionError("timers are decided by on_due")
         case _:

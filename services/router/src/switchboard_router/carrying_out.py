@@ -1,10 +1,11 @@
-"""Carries decisions out: rows in the caller's transaction, then records. The one place where effects become facts.
+"""Carries decisions out: rows in one statement, then records. The one place where effects become facts.
 
-Lanes, messages and attempts are written in this order, each by id (DESIGN 5). What is published afterwards is made
-from the stored effects alone, so a record that is seen again publishes the same again.
+Lanes, messages and attempts are locked in this order, each by id (DESIGN 5); what was decided about a message counts
+only if it still is as it was seen then (ADR 0025). What is published afterwards is made from the stored effects alone,
+so a record that is seen again publishes the same again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,24 +13,27 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from switchboard.bus import Outgoing
-from switchboard.ids import MessageId
-from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot
+from switchboard.ids import LaneId, MessageId
+from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot, dispatch_lane
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
 from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store import messages as store
 from switchboard.store import timeline
-from switchboard.store.messages import Message, PlannedAttempt
+from switchboard.store.messages import Look, Message, Moved, PlannedAttempt, StoredAttempt
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_remarkable, is_sampled
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard_router.asking import remember_choices
 from switchboard_router.context import RouterContext
-from switchboard_router.pacing import Pacing, units_of
+from switchboard_router.pacing import Pacing, lock, pacing_for, units_of
 
 AttemptKey = tuple[MessageId, int, int]
 
+#: What is decided by whether an adapter has claimed the attempt: it must not do so meanwhile.
+_JUDGE_ATTEMPTS: Final = frozenset({Kind.DUE, Kind.ABANDONED})
 _GATE_CLOSED: Final = Reason(
     ReasonCode.CHANNEL_FAILURE, "The channel takes no messages at the moment and another is left."
 )
@@ -44,6 +48,8 @@ class Decided(Struct, frozen=True):
     cause: str
     #: What the fact brought; note, effects and place are filled in.
     entry: Entry = Entry()
+    #: The message's current attempt when it was decided about; None of new messages.
+    attempt: StoredAttempt | None = None
     #: Steps of the route that must not be tried any more: the person has left since it was planned.
     barred: frozenset[int] = frozenset()
 
@@ -66,6 +72,39 @@ class Output(Struct, frozen=True):
     send_before: datetime | None
 
 
+def moves_lanes(item: Decided) -> bool:
+    """Whether attempts begin, end or are taken back by this: their lanes are then locked first."""
+    effects = item.decision.effects
+    return bool(effects.ended or effects.cancel or effects.dispatch or effects.redispatch)
+
+
+async def lock_lanes_of(
+    context: RouterContext, connection: Connection, decided: Sequence[Decided], now: datetime
+) -> tuple[Pacing, LockedLanes]:
+    """Lock the lanes in which attempts begin or end by these decisions, before any message or attempt.
+
+    A closed gate sends a message on to its next channels: those are locked, too.
+    """
+    entered = [
+        (item.message.app_id, step)
+        for item in decided
+        if item.decision.effects.dispatch
+        for step in item.message.route.steps[item.decision.progress.step :]
+    ]
+    left = {lane for item in decided for lane in _left(item)}
+    pacing = await pacing_for(context, entered)
+    return pacing, await lock(connection, pacing, left, now)
+
+
+def _left(item: Decided) -> Iterator[LaneId]:
+    """The lanes that count the ended attempt, and the one in which a cancelled attempt may still wait."""
+    effects, message = item.decision.effects, item.message
+    if effects.ended and item.attempt:
+        yield from item.attempt.lanes
+    if effects.cancel:
+        yield dispatch_lane(message.app_id, message.route.steps[effects.cancel[0]].channel)
+
+
 async def carry_out(
     context: RouterContext,
     connection: Connection,
@@ -74,38 +113,97 @@ async def carry_out(
     decided: Sequence[Decided],
     now: datetime,
     *,
-    new: bool,
+    looks: Collection[Look] | None,
+    writes: Writes | None = None,
 ) -> list[Output]:
-    """Write what was decided; `new` messages are inserted, others saved. Their lanes and rows are locked.
+    """Write what was decided, in the caller's transaction, which holds the lanes.
 
+    Messages that were looked at are saved, with None new ones are inserted; `writes` may bring more to write with them.
     Several decisions about one message stand in the order they were taken; the last one's progress is saved.
+    Raises Moved if a message is not as it was seen any more: then nothing of the transaction may stay.
     """
     decided, slots = _reserve(context, pacing, lanes, decided, now)
+    writes = writes or Writes()
+    if any(item.decision.effects.cancel for item in decided) and looks is not None:
+        # Attempts are taken back by a statement of their own, which their messages must be locked for.
+        await _hold_now(connection, decided, looks)
+        looks = ()
+    left = await _end_attempts(connection, lanes, decided)
+    _write(context, writes, decided, slots, looks, now)
+    store.note_left(writes, left)
+    store.insert_attempts(writes, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch])
+    await lanes.write_into(writes, connection)
+    await remember_choices(context, connection, _dispatches(decided))
+    await store.republish(connection, _republished(decided))
+    await _execute(connection, writes, looks or ())
+    return [Output(item.after, item.decision.effects, _send_before(item, slots)) for item in decided if _leads_on(item)]
+
+
+async def write_down(
+    context: RouterContext, connection: Connection, decided: Sequence[Decided], looks: Collection[Look], now: datetime
+) -> tuple[list[Output], set[MessageId]]:
+    """Write decisions that move no lane, as one statement without a transaction around it.
+
+    Returns what is to be published, and the messages that were not as they were seen any more: of those nothing was
+    written.
+    """
+    writes = Writes()
+    _write(context, writes, decided, {}, looks, now)
+    held = {row["id"] for row in await writes.execute(connection, returning="held")}
+    outputs = [
+        Output(item.after, item.decision.effects, None)
+        for item in decided
+        if _leads_on(item) and item.message.id in held
+    ]
+    return outputs, {look.message.id for look in looks} - held
+
+
+def _write(
+    context: RouterContext,
+    writes: Writes,
+    decided: Sequence[Decided],
+    slots: Mapping[AttemptKey, Slot | None],
+    looks: Collection[Look] | None,
+    now: datetime,
+) -> None:
+    """Messages and their timelines. `looks` None: the messages are new; none of them: they are locked already."""
     latest = {item.message.id: item.after for item in decided}
-    if new:
-        await store.insert(connection, list(latest.values()))
+    if looks is None:
+        store.insert(writes, list(latest.values()))
     else:
-        await store.save(connection, latest.values())
-    await _end_attempts(connection, lanes, decided)
-    await store.insert_attempts(
-        connection, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch]
-    )
-    await lanes.save(connection)
-    dispatches = ((item.message, item.decision.effects.dispatch) for item in decided)
-    await remember_choices(context, connection, [(message, one[0]) for message, one in dispatches if one is not None])
-    republished = [
+        if looks:
+            store.hold(writes, looks, with_attempts=any(item.kind in _JUDGE_ATTEMPTS for item in decided))
+        store.save(writes, latest.values())
+    timeline.add(writes, [_happening(item, now) for item in decided if _is_worth_telling(item)])
+    ask_for_export(writes, _traced(context, decided))
+
+
+async def _execute(connection: Connection, writes: Writes, looks: Collection[Look]) -> None:
+    held = await writes.execute(connection, returning="held" if "held" in writes else "")
+    if len(held) < len(looks):
+        raise Moved
+
+
+async def _hold_now(connection: Connection, decided: Sequence[Decided], looks: Collection[Look]) -> None:
+    writes = Writes()
+    store.hold(writes, looks, with_attempts=any(item.kind in _JUDGE_ATTEMPTS for item in decided))
+    await _execute(connection, writes, looks)
+
+
+def _dispatches(decided: Sequence[Decided]) -> list[tuple[Message, int]]:
+    return [(item.message, item.decision.effects.dispatch[0]) for item in decided if item.decision.effects.dispatch]
+
+
+def _republished(decided: Sequence[Decided]) -> list[tuple[MessageId, int, int, datetime]]:
+    return [
         (*_key(item, item.decision.effects.redispatch), item.decision.progress.claim_due_at)
         for item in decided
         if item.decision.effects.redispatch and item.decision.progress.claim_due_at
     ]
-    await store.republish(connection, republished)
-    await timeline.write(connection, [_happening(item, now) for item in decided if _is_worth_telling(item)])
-    await _ask_for_traces(context, connection, decided)
-    return [
-        Output(item.after, item.decision.effects, _send_before(item, slots))
-        for item in decided
-        if item.decision.effects
-    ]
+
+
+def _leads_on(item: Decided) -> bool:
+    return bool(item.decision.effects)
 
 
 async def publish(context: RouterContext, outputs: Sequence[Output]) -> None:
@@ -199,19 +297,28 @@ def _waits(item: Decided) -> Decided:
     return replace(item, decision=replace(item.decision, progress=progress))
 
 
-async def _end_attempts(connection: Connection, lanes: LockedLanes, decided: Sequence[Decided]) -> None:
+async def _end_attempts(connection: Connection, lanes: LockedLanes, decided: Sequence[Decided]) -> list[AttemptKey]:
+    """Take attempts back, and count those that ended out of their lanes. Returns those whose rows are still to say so.
+
+    An attempt that was looked at has the lanes it was seen with; another one is asked.
+    """
     cancels = {_key(item, item.decision.effects.cancel) for item in decided if item.decision.effects.cancel}
     cancelled = await store.cancel_attempts(connection, cancels)
     await lanes.withdraw(connection, list(cancelled))
     ends: dict[AttemptKey, AttemptEnd] = {}
+    seen: dict[AttemptKey, tuple[LaneId, ...]] = {}
     for item in decided:
         if (ended := item.decision.effects.ended) is not None:
             key = (item.message.id, ended[0], ended[1])
             # An attempt that an adapter claimed before it could be taken back ends with its own outcome.
-            if key not in cancels or key in cancelled:
-                ends[key] = ended[2]
-    left = await store.leave_lanes(connection, ends)
-    lanes.release([Ended(counted_in, ends[key]) for key, counted_in in left.items()])
+            if key in cancels and key not in cancelled:
+                continue
+            ends[key] = ended[2]
+            if item.attempt is not None and item.attempt.key == key:
+                seen[key] = item.attempt.lanes
+    asked = await store.leave_lanes(connection, ends.keys() - seen.keys())
+    lanes.release([Ended(counted_in, ends[key]) for key, counted_in in {**seen, **asked}.items()])
+    return [key for key, counted_in in seen.items() if counted_in]
 
 
 def _attempt(item: Decided, slots: dict[AttemptKey, Slot | None]) -> PlannedAttempt:
@@ -257,16 +364,15 @@ def _is_worth_telling(item: Decided) -> bool:
     return item.kind is not Kind.DUE or bool(item.decision.effects) or item.decision.progress.is_final
 
 
-async def _ask_for_traces(context: RouterContext, connection: Connection, decided: Sequence[Decided]) -> None:
+def _traced(context: RouterContext, decided: Sequence[Decided]) -> list[MessageId]:
     ratio = context.trace_ratio
     if ratio is None:
-        return
-    wanted = [
+        return []
+    return [
         item.message.id
         for item in decided
         if is_remarkable(item.decision) or (item.decision.progress.is_final and is_sampled(item.message.id, ratio))
     ]
-    await ask_for_export(connection, wanted)
 
 
 def _dispatched(item: Decided) -> tuple[int, int]:

@@ -4,18 +4,17 @@ from datetime import datetime
 
 import structlog
 
-from switchboard.bus import DeadLetterCause, Record
+from switchboard.bus import DeadLetterCause, Record, Transient, WaitCause
 from switchboard.ids import AppId, MessageId, ProjectId, time_of
 from switchboard.records import ProcessingMode
 from switchboard.rules.progress import INTERNAL_ERROR, Decision, on_dead_letter, start
 from switchboard.rules.route import Route
 from switchboard.store import messages as store
-from switchboard.store.messages import Envelope, Message
+from switchboard.store.messages import Envelope, Message, Moved
 from switchboard.timeline import Kind
 from switchboard_router import events
-from switchboard_router.carrying_out import Decided, Output, carry_out, publish
+from switchboard_router.carrying_out import Decided, Output, carry_out, lock_lanes_of, publish
 from switchboard_router.context import RouterContext
-from switchboard_router.pacing import lock, pacing_for
 
 log = structlog.get_logger()
 
@@ -44,23 +43,27 @@ class OnDeadLetter:
             await self._context.producer.publish(told)
 
     async def _end(self, message_id: MessageId, record: Record) -> list[Output]:
+        """Raises Transient if the message moves on meanwhile: the bus then comes again."""
         context = self._context
-        async with context.connection() as connection, connection.transaction():
-            now = await store.database_now(connection)
-            glimpsed = (await store.read(connection, [message_id])).get(message_id)
-            if glimpsed is None:
-                decided = _unplanned(message_id, record, now)
-                pacing = await pacing_for(context, ())
-                lanes = await lock(connection, pacing, now)
-            else:
-                steps = [(glimpsed.app_id, step) for step in glimpsed.route.steps]
-                pacing = await pacing_for(context, steps)
-                lanes = await lock(connection, pacing, now)
-                message = (await store.lock(connection, [message_id]))[message_id]
-                decided = Decided(message, on_dead_letter(message.progress, now), Kind.DEAD_LETTER, _cause(record))
-            if decided is None:
-                return []
-            return await carry_out(context, connection, pacing, lanes, [decided], now, new=glimpsed is None)
+        async with context.connection() as connection:
+            looks, _ = await store.look(connection, {message_id: _cause(record)})
+            async with connection.transaction():
+                now = await store.database_now(connection)
+                look = looks.get(message_id)
+                if look is None:
+                    decided = _unplanned(message_id, record, now)
+                else:
+                    decision = on_dead_letter(look.message.progress, now)
+                    decided = Decided(look.message, decision, Kind.DEAD_LETTER, _cause(record), attempt=look.attempt)
+                if decided is None:
+                    return []
+                pacing, lanes = await lock_lanes_of(context, connection, [decided], now)
+                try:
+                    return await carry_out(
+                        context, connection, pacing, lanes, [decided], now, looks=None if look is None else [look]
+                    )
+                except Moved as error:
+                    raise Transient("the message moves on", cause=WaitCause.DATABASE) from error
 
 
 def _unplanned(message_id: MessageId, record: Record, now: datetime) -> Decided | None:

@@ -65,9 +65,9 @@ async def _account_rate(context: RouterContext, app_id: AppId, step: RouteStep) 
     return manifest.rate_of(None if account is None else account.settings)
 
 
-async def lock(connection: Connection, pacing: Pacing, now: datetime) -> LockedLanes:
-    """Lock the lanes of a batch, before any message or attempt. `now` is the database's."""
-    return await lock_lanes(connection, pacing.limits, now)
+async def lock(connection: Connection, pacing: Pacing, left: Iterable[LaneId], now: datetime) -> LockedLanes:
+    """Lock the lanes that a batch enters and those it leaves, before any message. `now` is the database's."""
+    return await lock_lanes(connection, {**dict.fromkeys(left), **pacing.limits}, now)
 
 
 def units_of(context: RouterContext, message: Message, step: RouteStep) -> int:

@@ -28,6 +28,7 @@ from switchboard.store.conversations import Exchange, Joined, started_by
 from switchboard.store.messages import Message
 from switchboard.store.pool import Connection
 from switchboard.store.reply_contexts import Kept, ReplyContext
+from switchboard.store.writes import Writes
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
 
@@ -96,9 +97,7 @@ async def note_taken(
     await conversations.note_channels(connection, taken)
 
 
-async def keep_for_replies(
-    connection: Connection, records: Iterable[MessageAccepted], apps: Mapping[AppId, App | None]
-) -> None:
+def keep_for_replies(writes: Writes, records: Iterable[MessageAccepted], apps: Mapping[AppId, App | None]) -> None:
     """Keep what replies to messages in dispatch mode bring back, as long as the app keeps messages."""
     kept = []
     for record in records:
@@ -111,7 +110,7 @@ async def keep_for_replies(
         if until is not None:
             context = ReplyContext(record.correlation_id, record.conversation_metadata)
             kept.append(Kept(record.app_id, record.identities, context, until))
-    await reply_contexts.keep(connection, kept)
+    reply_contexts.keep(writes, kept)
 
 
 class Arrival(Struct, frozen=True):

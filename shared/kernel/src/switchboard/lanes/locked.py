@@ -26,6 +26,7 @@ from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, LATE_US, interval_
 from switchboard.lanes.lane import Lane, LaneKind, Limits, kind_of, microseconds, moment_of
 from switchboard.rules.progress import AttemptEnd
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes
 
 #: Told with a lane's id when somebody who drains it should look at once.
 NOTIFY_CHANNEL: Final = "switchboard_lanes"
@@ -207,13 +208,19 @@ class LockedLanes:
         return [(row["message_id"], row["step"], row["submission"]) for row in gone]
 
     async def save(self, connection: Connection) -> None:
-        """Write what changed: one update for all lanes, one insert for all items, a notification where it helps."""
+        """Write what changed."""
+        writes = Writes()
+        await self.write_into(writes, connection)
+        await writes.execute(connection)
+
+    async def write_into(self, writes: Writes, connection: Connection) -> None:
+        """Add to `writes` one update for all lanes; before that, where there is any, items and notifications."""
         if self._entering:
             await self._insert_items(connection)
         if self._ended_elsewhere:
             await release(connection, self._ended_elsewhere, self._now)
         if self._touched:
-            await _update(connection, [self._lanes[lane] for lane in sorted(self._touched)])
+            _update(writes, [self._lanes[lane] for lane in sorted(self._touched)])
             for lane_id in self._woken():
                 await connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, lane_id)
         self._entering.clear()
@@ -340,8 +347,9 @@ def lane_of(row: asyncpg.Record) -> Lane:
     )
 
 
-async def _update(connection: Connection, lanes: Sequence[Lane]) -> None:
-    await connection.execute(
+def _update(writes: Writes, lanes: Sequence[Lane]) -> None:
+    writes.add(
+        "changed_lanes",
         "UPDATE switchboard.lanes AS lane SET interval_ns = new.interval_ns, slowdown = new.slowdown,"
         " tat = new.tat, waiting = new.waiting, in_flight = new.in_flight, max_in_flight = new.max_in_flight,"
         " gate = new.gate, fail_streak = new.fail_streak, probe_at = new.probe_at, probing = new.probing,"

@@ -1,11 +1,12 @@
 """Messages to contacts and their attempts: read and written in batches, locked in one order (DESIGN 5).
 
 The order everywhere is contacts, lanes, conversations, messages, attempts, each by id (`store.contacts`).
-Nothing here decides: it stores what the rules decided.
+Nothing here decides: it stores what the rules decided. Messages are looked at without a lock and decided about; what
+is then written holds only if they still are as they were seen (ADR 0025).
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
@@ -23,6 +24,7 @@ from switchboard.rules.progress import AttemptView, Ledger, Phase, Policy, Progr
 from switchboard.rules.route import Route
 from switchboard.status import Status
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes, columns_of
 
 
 class Envelope(Struct, frozen=True, omit_defaults=True):
@@ -101,6 +103,26 @@ class StoredAttempt(Struct, frozen=True):
     finished_at: datetime | None
     lanes: tuple[LaneId, ...]
 
+    @property
+    def key(self) -> tuple[MessageId, int, int]:
+        return self.message_id, self.step, self.submission
+
+
+class Look(Struct, frozen=True):
+    """A message and its current attempt, as they were when somebody looked at them without a lock."""
+
+    message: Message
+    attempt: StoredAttempt | None
+    #: The fact that was asked about has led to something before.
+    is_seen: bool
+    #: Which writes of the rows these are.
+    version: int
+    attempt_version: int | None
+
+
+class Moved(Exception):
+    """A message is not as it was seen any more: what was decided about it counts for nothing."""
+
 
 _encode: Final = msgspec.json.Encoder().encode
 _content: Final = msgspec.json.Decoder(AppMessage)
@@ -108,12 +130,10 @@ _envelope: Final = msgspec.json.Decoder(Envelope)
 _route: Final = msgspec.json.Decoder(Route)
 _ledger: Final = msgspec.json.Decoder(Ledger)
 _reason: Final = msgspec.json.Decoder(Reason)
+#: Between lanes that travel as one text: a column of arrays is not a thing `unnest` knows.
+_SEPARATOR: Final = "\x1f"
 _outcome: Final[msgspec.json.Decoder[Outcome]] = msgspec.json.Decoder(Outcome)
 
-_IDENTITY_COLUMNS: Final = (
-    "id", "project_id", "app_id", "direction", "mode", "accepted_at", "channel", "identity",
-    "envelope", "body", "body_until", "route", "high_priority", "contact_id", "conversation_id",
-)  # fmt: skip
 #: The mutable columns of a row, in the order `_progress_values` gives them, with their types for unnest.
 _PROGRESS_COLUMNS: Final = {
     "phase": "text", "status": "text", "status_at": "timestamptz", "reason": "bytea", "step": "smallint",
@@ -122,15 +142,58 @@ _PROGRESS_COLUMNS: Final = {
     "retry_at": "timestamptz", "claim_due_at": "timestamptz", "horizon_at": "timestamptz",
     "next_due": "timestamptz", "final": "boolean", "final_at": "timestamptz",
 }  # fmt: skip
-_UPDATE: Final = (
-    f"UPDATE switchboard.messages m SET {', '.join(f'{name} = new.{name}' for name in _PROGRESS_COLUMNS)}"
-    f" FROM unnest($1::text[], {', '.join(f'${n}::{kind}[]' for n, kind in enumerate(_PROGRESS_COLUMNS.values(), 2))})"
-    f" AS new (id, {', '.join(_PROGRESS_COLUMNS)}) WHERE m.id = new.id"
+_SET: Final = ", ".join(f"{name} = new.{name}" for name in _PROGRESS_COLUMNS)
+_NEW: Final = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_PROGRESS_COLUMNS.values(), 2))
+_SAVE: Final = (
+    f"UPDATE switchboard.messages AS message SET {_SET}"
+    f" FROM unnest($1::text[], {_NEW}) AS new (id, {', '.join(_PROGRESS_COLUMNS)})"
+)
+_IDENTITY_COLUMNS: Final = {
+    "id": "text", "project_id": "text", "app_id": "text", "direction": "text", "mode": "text",
+    "accepted_at": "timestamptz", "channel": "text", "identity": "text", "envelope": "bytea", "body": "bytea",
+    "body_until": "timestamptz", "route": "bytea", "high_priority": "boolean", "contact_id": "text",
+    "conversation_id": "text",
+}  # fmt: skip
+_COLUMNS: Final = {**_IDENTITY_COLUMNS, **_PROGRESS_COLUMNS}
+_INSERT: Final = (
+    f"INSERT INTO switchboard.messages ({', '.join(_COLUMNS)}) SELECT * FROM unnest("
+    f"{', '.join(f'${number}::{kind}[]' for number, kind in enumerate(_COLUMNS.values(), 1))})"
+)
+# Of messages alone; and of messages with their current attempts, for decisions that an adapter's claim would undo.
+_HELD: Final = (
+    "SELECT message.id FROM unnest($1::text[], $2::xid[]) AS looked (id, version)"
+    " JOIN switchboard.messages AS message ON message.id = looked.id AND message.xmin = looked.version"
+    " ORDER BY message.id FOR UPDATE OF message"
+)
+_UNMOVED: Final = (
+    "SELECT looked.* FROM unnest($1::text[], $2::xid[], $3::smallint[], $4::integer[], $5::xid[])"
+    " AS looked (id, version, step, submission, attempt_version)"
+    " JOIN switchboard.messages AS message ON message.id = looked.id AND message.xmin = looked.version"
+    " ORDER BY message.id FOR UPDATE OF message"
+)
+_HELD_WITH_ATTEMPTS: Final = (
+    "SELECT unmoved.id FROM unmoved LEFT JOIN LATERAL ("
+    "SELECT attempt.xmin AS version FROM switchboard.attempts AS attempt WHERE attempt.message_id = unmoved.id"
+    " AND attempt.step = unmoved.step AND attempt.submission = unmoved.submission FOR UPDATE"
+    ") AS attempt ON true WHERE attempt.version IS NOT DISTINCT FROM unmoved.attempt_version"
 )
 _FIXED: Final = (
     "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until, contact_id, conversation_id"
 )
 _SELECT: Final = f"SELECT {_FIXED}, {', '.join(_PROGRESS_COLUMNS)} FROM switchboard.messages"
+_LOOK: Final = f"""
+SELECT clock.now, {", ".join(f"message.{name}" for name in (*_FIXED.split(", "), *_PROGRESS_COLUMNS))},
+    message.xmin AS version, attempt.xmin AS attempt_version, attempt.state, attempt.send_before, attempt.republished,
+    attempt.claimed_at, attempt.outcome, attempt.finished_at, attempt.lanes,
+    EXISTS (SELECT FROM switchboard.timeline AS told
+            WHERE told.message_id = message.id AND told.cause = asked.cause) AS is_seen
+FROM (SELECT switchboard.now() AS now OFFSET 0) AS clock
+CROSS JOIN unnest($1::text[], $2::text[]) AS asked (id, cause)
+JOIN switchboard.messages AS message ON message.id = asked.id AND message.direction = 'TO_CONTACT'
+LEFT JOIN switchboard.attempts AS attempt ON attempt.message_id = message.id AND attempt.step = message.step
+    AND attempt.submission = message.submission
+ORDER BY message.id
+"""
 
 
 async def database_now(connection: Connection) -> datetime:
@@ -139,18 +202,22 @@ async def database_now(connection: Connection) -> datetime:
     return now
 
 
-async def known(connection: Connection, ids: Collection[MessageId]) -> set[MessageId]:
-    """Which of these messages have a row."""
-    rows = await connection.fetch("SELECT id FROM switchboard.messages WHERE id = ANY($1::text[])", list(ids))
-    return {MessageId(row["id"]) for row in rows}
+async def known(connection: Connection, ids: Collection[MessageId]) -> tuple[set[MessageId], datetime]:
+    """Which of these messages have a row, and the database's time."""
+    rows = await connection.fetch(
+        "SELECT message.id, clock.now FROM (SELECT switchboard.now() AS now OFFSET 0) AS clock"
+        " LEFT JOIN switchboard.messages AS message ON message.id = ANY($1::text[])",
+        list(ids),
+    )
+    return {MessageId(row["id"]) for row in rows if row["id"] is not None}, rows[0]["now"]
 
 
-async def insert(connection: Connection, messages: Sequence[Message]) -> None:
+def insert(writes: Writes, messages: Sequence[Message]) -> None:
     """Insert new messages. Raises UniqueViolationError if another router has just planned one of them."""
-    records = []
+    rows = []
     for message in messages:
         identity = message.identity
-        records.append(
+        rows.append(
             (
                 message.id, message.project_id, message.app_id, "TO_CONTACT", message.mode, message.accepted_at,
                 identity.channel if identity else "", identity.identity if identity else "",
@@ -159,10 +226,44 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
                 *_progress_values(message.progress),
             )
         )  # fmt: skip
-    if records:
-        await connection.copy_records_to_table(
-            "messages", records=records, columns=(*_IDENTITY_COLUMNS, *_PROGRESS_COLUMNS), schema_name="switchboard"
+    if rows:
+        writes.add("inserted", _INSERT, *columns_of(rows))
+
+
+async def look(connection: Connection, causes: Mapping[MessageId, str]) -> tuple[dict[MessageId, Look], datetime]:
+    """Look at messages, each with a cause that may have led to something before; without a lock or their content.
+
+    With the database's time; that of no row at all is the least there is.
+    """
+    rows = await connection.fetch(_LOOK, list(causes), list(causes.values()))
+    looks = {
+        MessageId(row["id"]): Look(
+            _message(row, None),
+            None if row["attempt_version"] is None else _current_attempt(row),
+            row["is_seen"],
+            row["version"],
+            row["attempt_version"],
         )
+        for row in rows
+    }
+    return looks, rows[0]["now"] if rows else datetime.min.replace(tzinfo=UTC)
+
+
+def hold(writes: Writes, looks: Collection[Look], *, with_attempts: bool) -> None:
+    """Lock, in the order of their ids, messages that still are as they were seen: the part `held` returns those.
+
+    What is added afterwards is written of them alone. `with_attempts`: their current attempts must be the same, too.
+    """
+    rows: list[tuple[Any, ...]] = [(item.message.id, item.version) for item in looks]
+    if not with_attempts:
+        writes.add("held", _HELD, *columns_of(rows))
+        return
+    rows = [
+        (*row, item.message.progress.step, item.message.progress.submission, item.attempt_version)
+        for row, item in zip(rows, looks, strict=True)
+    ]
+    writes.add("unmoved", _UNMOVED, *columns_of(rows))
+    writes.add("held", _HELD_WITH_ATTEMPTS)
 
 
 async def read(connection: Connection, ids: Collection[MessageId], *, body: bool = False) -> dict[MessageId, Message]:
@@ -170,14 +271,6 @@ async def read(connection: Connection, ids: Collection[MessageId], *, body: bool
     columns = _SELECT.replace(" FROM", ", body FROM", 1) if body else _SELECT
     rows = await connection.fetch(f"{columns} WHERE id = ANY($1::text[]) AND direction = 'TO_CONTACT'", sorted(ids))
     return {MessageId(row["id"]): _message(row, row["body"] if body else None) for row in rows}
-
-
-async def lock(connection: Connection, ids: Collection[MessageId]) -> dict[MessageId, Message]:
-    """The messages that have a row, locked in the order of their ids, without their content."""
-    rows = await connection.fetch(
-        f"{_SELECT} WHERE id = ANY($1::text[]) AND direction = 'TO_CONTACT' ORDER BY id FOR UPDATE", sorted(ids)
-    )
-    return {MessageId(row["id"]): _message(row, None) for row in rows}
 
 
 async def bodies(connection: Connection, ids: Collection[MessageId]) -> dict[MessageId, bytes | None]:
@@ -188,63 +281,54 @@ async def bodies(connection: Connection, ids: Collection[MessageId]) -> dict[Mes
     return {MessageId(row["id"]): row["body"] for row in rows}
 
 
-async def save(connection: Connection, changed: Iterable[Message]) -> None:
-    """Write the progress of messages that are locked."""
+def save(writes: Writes, changed: Iterable[Message]) -> None:
+    """Write the progress of messages that are locked, or held by the same statement."""
     rows = [(message.id, *_progress_values(message.progress)) for message in changed]
     if rows:
-        await connection.execute(_UPDATE, *(list(column) for column in zip(*rows, strict=True)))
+        held = " JOIN held ON held.id = new.id" if "held" in writes else ""
+        writes.add("saved", f"{_SAVE}{held} WHERE message.id = new.id", *columns_of(rows))
 
 
-async def insert_attempts(connection: Connection, attempts: Sequence[PlannedAttempt]) -> None:
+def insert_attempts(writes: Writes, attempts: Sequence[PlannedAttempt]) -> None:
     """Insert planned attempts of messages that are locked or new."""
-    records = [
+    rows = [
         (
             attempt.message_id, attempt.step, attempt.submission, attempt.app_id, attempt.account,
-            attempt.identity.channel, attempt.identity.identity, "planned", attempt.send_before, list(attempt.lanes),
+            attempt.identity.channel, attempt.identity.identity, attempt.send_before, _SEPARATOR.join(attempt.lanes),
         )
         for attempt in attempts
     ]  # fmt: skip
-    if records:
-        await connection.copy_records_to_table(
-            "attempts",
-            records=records,
-            columns=("message_id", "step", "submission", "app_id", "account", "channel", "identity", "state",
-                     "send_before", "lanes"),
-            schema_name="switchboard",
-        )  # fmt: skip
-
-
-async def lock_attempts(
-    connection: Connection, keys: Collection[tuple[MessageId, int, int]]
-) -> dict[tuple[MessageId, int, int], StoredAttempt]:
-    """The named attempts' rows, locked in the order of their ids."""
-    return await _read_attempts(connection, keys, " FOR UPDATE OF a")
+    if rows:
+        writes.add(
+            "planned",
+            "INSERT INTO switchboard.attempts (message_id, step, submission, app_id, account, channel, identity, state,"
+            " send_before, lanes) SELECT message_id, step, submission, app_id, account, channel, identity, 'planned',"
+            " send_before, string_to_array(lanes, chr(31)) FROM unnest($1::text[], $2::smallint[], $3::integer[],"
+            " $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::text[]) AS new"
+            " (message_id, step, submission, app_id, account, channel, identity, send_before, lanes)",
+            *columns_of(rows),
+        )
 
 
 async def read_attempts(
     connection: Connection, keys: Collection[tuple[MessageId, int, int]]
 ) -> dict[tuple[MessageId, int, int], StoredAttempt]:
     """The named attempts' rows, unlocked."""
-    return await _read_attempts(connection, keys, "")
-
-
-async def _read_attempts(
-    connection: Connection, keys: Collection[tuple[MessageId, int, int]], locking: str
-) -> dict[tuple[MessageId, int, int], StoredAttempt]:
     if not keys:
         return {}
-    ids, steps, submissions = (list(column) for column in zip(*sorted(keys), strict=True))
     rows = await connection.fetch(
         "SELECT a.message_id, a.step, a.submission, a.state, a.send_before, a.republished, a.claimed_at, a.outcome,"
         " a.finished_at, a.lanes FROM switchboard.attempts a"
         " JOIN unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)"
-        " USING (message_id, step, submission)"
-        f" ORDER BY a.message_id, a.step, a.submission{locking}",
-        ids,
-        steps,
-        submissions,
+        " USING (message_id, step, submission)",
+        *columns_of(sorted(keys)),
     )
-    return {(MessageId(row["message_id"]), row["step"], row["submission"]): _attempt(row) for row in rows}
+    return {
+        (MessageId(row["message_id"]), row["step"], row["submission"]): _attempt(
+            MessageId(row["message_id"]), row["step"], row["submission"], row
+        )
+        for row in rows
+    }
 
 
 async def cancel_attempts(
@@ -264,6 +348,20 @@ async def cancel_attempts(
         submissions,
     )
     return {(MessageId(row["message_id"]), row["step"], row["submission"]) for row in rows}
+
+
+def note_left(writes: Writes, keys: Collection[tuple[MessageId, int, int]]) -> None:
+    """Note that attempts whose lanes are known are counted in none any more; their messages are locked or held."""
+    if keys:
+        held = " JOIN held ON held.id = gone.message_id" if "held" in writes else ""
+        writes.add(
+            "left_lanes",
+            "UPDATE switchboard.attempts AS attempt SET lanes = '{}'"
+            f" FROM unnest($1::text[], $2::smallint[], $3::integer[]) AS gone (message_id, step, submission){held}"
+            " WHERE attempt.message_id = gone.message_id AND attempt.step = gone.step"
+            " AND attempt.submission = gone.submission",
+            *columns_of(sorted(keys)),
+        )
 
 
 async def leave_lanes(
@@ -367,11 +465,15 @@ def _message(row: asyncpg.Record, body: bytes | None) -> Message:
     )
 
 
-def _attempt(row: asyncpg.Record) -> StoredAttempt:
+def _current_attempt(row: asyncpg.Record) -> StoredAttempt:
+    return _attempt(MessageId(row["id"]), row["step"], row["submission"], row)
+
+
+def _attempt(message_id: MessageId, step: int, submission: int, row: asyncpg.Record) -> StoredAttempt:
     return StoredAttempt(
-        MessageId(row["message_id"]),
-        row["step"],
-        row["submission"],
+        message_id,
+        step,
+        submission,
         AttemptView(row["state"], row["claimed_at"], row["send_before"], row["republished"]),
         None if row["outcome"] is None else _outcome.decode(row["outcome"]),
         row["finished_at"],

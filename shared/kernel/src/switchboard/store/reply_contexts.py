@@ -14,6 +14,7 @@ from msgspec import Struct
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes, columns_of
 
 _encode: Final = msgspec.json.Encoder().encode
 _object: Final = msgspec.json.Decoder(dict[str, Any])
@@ -36,7 +37,7 @@ class Kept(Struct, frozen=True):
     until: datetime
 
 
-async def keep(connection: Connection, sends: Sequence[Kept]) -> None:
+def keep(writes: Writes, sends: Sequence[Kept]) -> None:
     """Keep contexts, in the order of the sends. What a send does not say stays as it was."""
     latest: dict[tuple[str, str, str], tuple[str, bytes | None, datetime]] = {}
     for send in sends:
@@ -52,7 +53,8 @@ async def keep(connection: Connection, sends: Sequence[Kept]) -> None:
     if not latest:
         return
     rows = [(*key, *value) for key, value in sorted(latest.items(), key=lambda item: item[0])]
-    await connection.execute(
+    writes.add(
+        "kept_contexts",
         "INSERT INTO switchboard.reply_contexts AS kept (app_id, channel, identity, correlation_id, metadata_json,"
         " kept_until) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[],"
         " $6::timestamptz[]) ON CONFLICT (app_id, channel, identity) DO UPDATE SET"
@@ -60,7 +62,7 @@ async def keep(connection: Connection, sends: Sequence[Kept]) -> None:
         " ELSE EXCLUDED.correlation_id END,"
         " metadata_json = COALESCE(EXCLUDED.metadata_json, kept.metadata_json),"
         " kept_until = GREATEST(kept.kept_until, EXCLUDED.kept_until)",
-        *(list(column) for column in zip(*rows, strict=True)),
+        *columns_of(rows),
     )
 
 

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 from msgspec import Struct
 
 from switchboard.ids import MessageId
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes, columns_of
 from switchboard.timeline import Entry, Happening, Kind, decode_entry, encode_entry
+
+_INSERT: Final = (
+    "INSERT INTO switchboard.timeline (message_id, at, kind, cause, entry)"
+    " SELECT told.message_id, told.at, told.kind, told.cause, told.entry"
+    " FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::bytea[])"
+    " WITH ORDINALITY AS told (message_id, at, kind, cause, entry, place)"
+)
 
 
 class Moment(Struct, frozen=True):
@@ -20,13 +29,19 @@ class Moment(Struct, frozen=True):
     entry: Entry
 
 
-async def write(connection: Connection, happenings: Iterable[Happening]) -> None:
-    """Append rows in the caller's transaction, in the order given."""
+def add(writes: Writes, happenings: Iterable[Happening]) -> None:
+    """Append rows in the order given; where messages are held by the same statement, of those alone."""
     rows = [(h.message_id, h.at, h.kind, h.cause, encode_entry(h.entry)) for h in happenings]
     if rows:
-        await connection.copy_records_to_table(
-            "timeline", records=rows, columns=("message_id", "at", "kind", "cause", "entry"), schema_name="switchboard"
-        )
+        held = " JOIN held ON held.id = told.message_id" if "held" in writes else ""
+        writes.add("told", f"{_INSERT}{held} ORDER BY told.place", *columns_of(rows))
+
+
+async def write(connection: Connection, happenings: Iterable[Happening]) -> None:
+    """Append rows in the order given, by themselves."""
+    writes = Writes()
+    add(writes, happenings)
+    await writes.execute(connection)
 
 
 async def read(connection: Connection, message_id: MessageId) -> list[Moment]:

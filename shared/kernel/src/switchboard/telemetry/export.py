@@ -16,6 +16,7 @@ from switchboard.ids import MessageId
 from switchboard.reason import Reason
 from switchboard.store import timeline
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.store.writes import Writes
 from switchboard.telemetry.spans import Life, spans_of
 
 #: Callbacks follow a decision within this time, as a rule: their spans then go with the first export.
@@ -36,11 +37,12 @@ class SpanExporter(Protocol):
     def shutdown(self) -> None: ...
 
 
-async def ask_for_export(connection: Connection, message_ids: Iterable[MessageId]) -> None:
+def ask_for_export(writes: Writes, message_ids: Iterable[MessageId]) -> None:
     """Note that these messages' traces are to be exported, a moment from now. Asked again, they go again."""
     ids = sorted(set(message_ids))
     if ids:
-        await connection.execute(
+        writes.add(
+            "asked_for_export",
             "INSERT INTO switchboard.trace_exports (message_id, due_at)"
             " SELECT id, switchboard.now() + $2 FROM unnest($1::text[]) AS asked (id)"
             " ON CONFLICT (message_id) DO UPDATE SET due_at = excluded.due_at",
