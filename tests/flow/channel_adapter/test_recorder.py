@@ -1,8 +1,7 @@
 """Outcomes are in the database before they are told, and receipts meet them in either order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,22 +153,18 @@ async def test_an_attempt_that_was_never_claimed_ends_only_while_planned(world: 
 
 
 class LosesCommits:
-    """A pool whose connections carry everything out and then lose the answer, so many times."""
+    """A pool that carries statements out and then loses the answer, so many times."""
 
     def __init__(self, pool: Pool, times: int) -> None:
         self._pool = pool
         self.times = times
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        async with self._pool.acquire() as connection:
-            yield connection
+    async def fetch(self, *arguments: Any) -> Any:
+        rows = await self._pool.fetch(*arguments)
         if self.times:
             self.times -= 1
             raise ConnectionResetError
-
-    async def execute(self, *arguments: Any) -> Any:
-        return await self._pool.execute(*arguments)
+        return rows
 
 
 async def test_an_outcome_is_recorded_once_and_told_however_often_the_database_fails(world: World) -> None:
