@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import asyncpg
 import msgspec
 import structlog
 from msgspec import Struct
@@ -32,26 +33,22 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 #: Tries that failed for a reason other than database or broker, after which an outcome is given up.
 _FAILURES: Final = 5
 
-# What was recorded before stays as it is, and an attempt that was never claimed ends only if it is still planned. Rows
-# are locked in the order of their ids; `place` numbers the attempts of the batch from 1.
-_LOCKED: Final = """
-SELECT ended.place, a.state, a.outcome
-FROM unnest($1::text[], $2::smallint[], $3::integer[])
-     WITH ORDINALITY AS ended (message_id, step, submission, place)
-JOIN switchboard.attempts a USING (message_id, step, submission)
-ORDER BY a.message_id, a.step, a.submission FOR UPDATE OF a
-"""
+# What was recorded before stays as it is, and an attempt that was never claimed ends only if it is still planned. The
+# batch is in the order of its ids, and so are the locks.
 _FOUND: Final = """
-SELECT clock.now, locked.place, locked.state, locked.outcome
-FROM (SELECT switchboard.now() AS now OFFSET 0) AS clock LEFT JOIN locked ON true
+SELECT ended.*, a.state, a.outcome AS recorded, clock.now
+FROM (SELECT switchboard.now() AS now OFFSET 0) AS clock
+CROSS JOIN unnest($1::text[], $2::smallint[], $3::integer[], $4::bytea[], $5::boolean[], $6::text[], $7::text[],
+                  $8::text[], $9::bytea[])
+     WITH ORDINALITY AS ended (message_id, step, submission, outcome, was_planned, account, identity, provider_ids,
+                               entry, place)
+LEFT JOIN LATERAL (
+    SELECT state, outcome FROM switchboard.attempts
+    WHERE message_id = ended.message_id AND step = ended.step AND submission = ended.submission FOR UPDATE
+) AS a ON true
 """
 _NEWS: Final = """
-SELECT ended.*, clock.now
-FROM (SELECT now FROM found LIMIT 1) AS clock
-CROSS JOIN unnest($1::text[], $2::smallint[], $3::integer[], $4::bytea[], $5::boolean[])
-     WITH ORDINALITY AS ended (message_id, step, submission, outcome, was_planned, place)
-LEFT JOIN found ON found.place = ended.place
-WHERE found.outcome IS DISTINCT FROM ended.outcome AND (NOT ended.was_planned OR found.state = 'planned')
+SELECT * FROM found WHERE recorded IS DISTINCT FROM outcome AND (NOT was_planned OR state = 'planned')
 """
 _FINISH: Final = """
 UPDATE switchboard.attempts a SET state = 'finished', finished_at = news.now, outcome = news.outcome
@@ -59,17 +56,15 @@ FROM news WHERE a.message_id = news.message_id AND a.step = news.step AND a.subm
 """
 _NAME: Final = """
 INSERT INTO switchboard.provider_ids (account, provider_id, message_id, step, submission, part, identity)
-SELECT part.account, part.provider_id, news.message_id, news.step, news.submission, part.number, part.identity
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::text[])
-     AS part (place, account, provider_id, number, identity)
-JOIN news USING (place)
+SELECT news.account, part.provider_id, news.message_id, news.step, news.submission, part.number, news.identity
+FROM news CROSS JOIN LATERAL unnest(string_to_array(news.provider_ids, chr(31)))
+     WITH ORDINALITY AS part (provider_id, number)
+WHERE news.provider_ids <> ''
 ON CONFLICT DO NOTHING
 """
 _TELL: Final = """
 INSERT INTO switchboard.timeline (message_id, at, kind, cause, entry)
-SELECT news.message_id, news.now, $2, told.cause, told.entry
-FROM unnest($1::bigint[], $3::text[], $4::bytea[]) AS told (place, cause, entry)
-JOIN news USING (place) ORDER BY place
+SELECT message_id, now, $1, 'submitted ' || step || '.' || submission, entry FROM news
 """
 
 
@@ -137,11 +132,12 @@ class Recorder:
         self._stopping.set()
 
     async def _record(self, batch: Sequence[Ended]) -> list[bool]:
-        rows = await _writes(batch).execute(self._pool, returning="found")
-        now: datetime = rows[0]["now"]
-        states = {row["place"]: _State(row["state"], row["outcome"]) for row in rows}
-        told = [_is_told(ended, states.get(place, _MISSING)) for place, ended in enumerate(batch, start=1)]
+        order = sorted(range(len(batch)), key=lambda number: _key(batch[number]))
+        rows = await _writes([batch[number] for number in order]).execute(self._pool, returning="found")
+        found = {order[row["place"] - 1]: row for row in rows}
+        told = [_is_told(ended, found[number]) for number, ended in enumerate(batch)]
         published = [ended for ended, tell in zip(batch, told, strict=True) if tell]
+        now: datetime = rows[0]["now"]
         # Only now, when the provider ids are committed, is it certain that one side finds the other.
         matched = await self._receipts.waiting_for([part for ended in published for part in _parts(ended)])
         records: list[AttemptsRecord] = [_finished(ended, now) for ended in published]
@@ -166,38 +162,26 @@ class Recorder:
         )
 
 
-class _State(Struct, frozen=True):
-    state: str
-    outcome: bytes | None
-
-
-_MISSING: Final = _State("", None)
-
-
-def _is_told(ended: Ended, row: _State) -> bool:
+def _is_told(ended: Ended, row: asyncpg.Record) -> bool:
     # What was submitted is told whatever became of the row meanwhile: only the router can judge it.
-    return not ended.was_planned or row.state == "planned" or row.outcome == _encoded(ended)
+    return not ended.was_planned or row["state"] == "planned" or row["recorded"] == row["outcome"]
 
 
 def _writes(batch: Sequence[Ended]) -> Writes:
     """Outcomes, provider ids and timeline of attempts of which this is news; `found` says what their rows were."""
-    places = range(1, len(batch) + 1)
-    keys = columns_of([_key(ended) for ended in batch])
+    rows = [
+        (
+            *_key(ended), _encoded(ended), ended.was_planned, ended.account, ended.identity.identity,
+            "\x1f".join(_provider_ids(ended.result.outcome)), encode_entry(_entry(ended)),
+        )
+        for ended in batch
+    ]  # fmt: skip
     writes = Writes()
-    writes.add("locked", _LOCKED, *keys)
-    writes.add("found", _FOUND)
-    writes.add("news", _NEWS, *keys, [_encoded(ended) for ended in batch], [ended.was_planned for ended in batch])
+    writes.add("found", _FOUND, *columns_of(rows))
+    writes.add("news", _NEWS)
     writes.add("finished", _FINISH)
-    parts = [
-        (place, part.account, part.provider_id, number, part.identity)
-        for place, ended in zip(places, batch, strict=True)
-        for number, part in enumerate(_parts(ended), start=1)
-    ]
-    if parts:
-        writes.add("named", _NAME, *columns_of(parts))
-    causes = [f"submitted {ended.step}.{ended.submission}" for ended in batch]
-    entries = [encode_entry(_entry(ended)) for ended in batch]
-    writes.add("told", _TELL, list(places), Kind.SUBMITTED, causes, entries)
+    writes.add("named", _NAME)
+    writes.add("told", _TELL, Kind.SUBMITTED)
     return writes
 
 

@@ -123,11 +123,10 @@ class OnAttempts:
         decided = [await self._unless_app_is_gone(item, now) for item in decided]
         decided = await self._with_contents(connection, decided)
         again = await replay(connection, [(id, cause_of(facts[id])) for id in seen], now)
-        fresh = [looks[item.message.id] for item in decided]
         try:
-            outputs, moved = await self._write(connection, facts, decided, fresh, now)
+            outputs, moved = await self._write(connection, facts, decided, looks, now)
         except Moved:
-            outputs, moved = [], {look.message.id for look in fresh}
+            outputs, moved = [], {item.message.id for item in decided}
         return again + outputs, moved
 
     async def _write(
@@ -135,7 +134,7 @@ class OnAttempts:
         connection: Connection,
         facts: Mapping[MessageId, AttemptsRecord],
         decided: Sequence[Decided],
-        looks: Sequence[Look],
+        looks: Mapping[MessageId, Look],
         now: datetime,
     ) -> tuple[list[Output], set[MessageId]]:
         if not decided:
@@ -144,7 +143,7 @@ class OnAttempts:
             return await write_down(self._context, connection, decided, looks, now)
         async with connection.transaction():
             pacing, lanes = await lock_lanes_of(self._context, connection, decided, now)
-            await note_taken(connection, facts.values(), {look.message.id: look.message for look in looks})
+            await note_taken(connection, facts.values(), {item.message.id: item.message for item in decided})
             return await carry_out(self._context, connection, pacing, lanes, decided, now, looks=looks), set()
 
     async def _decide(self, connection: Connection, fact: AttemptsRecord, look: Look, now: datetime) -> Decided:

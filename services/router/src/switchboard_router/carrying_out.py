@@ -5,7 +5,7 @@ only if it still is as it was seen then (ADR 0025). What is published afterwards
 so a record that is seen again publishes the same again.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,7 +20,7 @@ from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effect
 from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store import messages as store
 from switchboard.store import timeline
-from switchboard.store.messages import Look, Message, Moved, PlannedAttempt, StoredAttempt
+from switchboard.store.messages import Change, Look, Message, Moved, PlannedAttempt, StoredAttempt
 from switchboard.store.pool import Connection
 from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
@@ -113,34 +113,47 @@ async def carry_out(
     decided: Sequence[Decided],
     now: datetime,
     *,
-    looks: Collection[Look] | None,
+    looks: Mapping[MessageId, Look] | None,
     writes: Writes | None = None,
 ) -> list[Output]:
     """Write what was decided, in the caller's transaction, which holds the lanes.
 
-    Messages that were looked at are saved, with None new ones are inserted; `writes` may bring more to write with them.
-    Several decisions about one message stand in the order they were taken; the last one's progress is saved.
-    Raises Moved if a message is not as it was seen any more: then nothing of the transaction may stay.
+    Messages that were looked at are changed, with None new ones are inserted; `writes` may bring more to write with
+    them. There is one decision about a message. Raises Moved if a message is not as it was seen any more: then nothing
+    of the transaction may stay.
     """
     decided, slots = _reserve(context, pacing, lanes, decided, now)
     writes = writes or Writes()
-    if any(item.decision.effects.cancel for item in decided) and looks is not None:
-        # Attempts are taken back by a statement of their own, which their messages must be locked for.
-        await _hold_now(connection, decided, looks)
-        looks = ()
+    takes_back = any(item.decision.effects.cancel for item in decided)
+    if looks is not None and takes_back:
+        # Attempts are taken back by a statement of their own, for which their messages must be locked.
+        await store.hold(connection, _changes(decided, looks, now))
     left = await _end_attempts(connection, lanes, decided)
-    _write(context, writes, decided, slots, looks, now)
+    if looks is None:
+        store.insert(writes, [item.after for item in decided])
+        timeline.add(writes, [_happening(item, now) for item in decided])
+    else:
+        store.change(
+            writes, _changes(decided, looks, now), with_attempts=_judges_attempts(decided) and not takes_back
+        )  # fmt: skip
+    ask_for_export(writes, _traced(context, decided))
     store.note_left(writes, left)
     store.insert_attempts(writes, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch])
     await lanes.write_into(writes, connection)
     await remember_choices(context, connection, _dispatches(decided))
     await store.republish(connection, _republished(decided))
-    await _execute(connection, writes, looks or ())
+    held = await writes.execute(connection, returning="" if looks is None else "held")
+    if looks is not None and len(held) < len(decided):
+        raise Moved
     return [Output(item.after, item.decision.effects, _send_before(item, slots)) for item in decided if _leads_on(item)]
 
 
 async def write_down(
-    context: RouterContext, connection: Connection, decided: Sequence[Decided], looks: Collection[Look], now: datetime
+    context: RouterContext,
+    connection: Connection,
+    decided: Sequence[Decided],
+    looks: Mapping[MessageId, Look],
+    now: datetime,
 ) -> tuple[list[Output], set[MessageId]]:
     """Write decisions that move no lane, as one statement without a transaction around it.
 
@@ -148,46 +161,23 @@ async def write_down(
     written.
     """
     writes = Writes()
-    _write(context, writes, decided, {}, looks, now)
-    held = {row["id"] for row in await writes.execute(connection, returning="held")}
-    outputs = [
-        Output(item.after, item.decision.effects, None)
-        for item in decided
-        if _leads_on(item) and item.message.id in held
-    ]
-    return outputs, {look.message.id for look in looks} - held
-
-
-def _write(
-    context: RouterContext,
-    writes: Writes,
-    decided: Sequence[Decided],
-    slots: Mapping[AttemptKey, Slot | None],
-    looks: Collection[Look] | None,
-    now: datetime,
-) -> None:
-    """Messages and their timelines. `looks` None: the messages are new; none of them: they are locked already."""
-    latest = {item.message.id: item.after for item in decided}
-    if looks is None:
-        store.insert(writes, list(latest.values()))
-    else:
-        if looks:
-            store.hold(writes, looks, with_attempts=any(item.kind in _JUDGE_ATTEMPTS for item in decided))
-        store.save(writes, latest.values())
-    timeline.add(writes, [_happening(item, now) for item in decided if _is_worth_telling(item)])
+    store.change(writes, _changes(decided, looks, now), with_attempts=_judges_attempts(decided))
     ask_for_export(writes, _traced(context, decided))
+    held = {row["id"] for row in await writes.execute(connection, returning="held")}
+    told = [item for item in decided if item.message.id in held]
+    outputs = [Output(item.after, item.decision.effects, None) for item in told if _leads_on(item)]
+    return outputs, {item.message.id for item in decided} - held
 
 
-async def _execute(connection: Connection, writes: Writes, looks: Collection[Look]) -> None:
-    held = await writes.execute(connection, returning="held" if "held" in writes else "")
-    if len(held) < len(looks):
-        raise Moved
+def _changes(decided: Sequence[Decided], looks: Mapping[MessageId, Look], now: datetime) -> list[Change]:
+    return [
+        Change(looks[item.message.id], item.after, _happening(item, now) if _is_worth_telling(item) else None)
+        for item in decided
+    ]
 
 
-async def _hold_now(connection: Connection, decided: Sequence[Decided], looks: Collection[Look]) -> None:
-    writes = Writes()
-    store.hold(writes, looks, with_attempts=any(item.kind in _JUDGE_ATTEMPTS for item in decided))
-    await _execute(connection, writes, looks)
+def _judges_attempts(decided: Sequence[Decided]) -> bool:
+    return any(item.kind in _JUDGE_ATTEMPTS for item in decided)
 
 
 def _dispatches(decided: Sequence[Decided]) -> list[tuple[Message, int]]:

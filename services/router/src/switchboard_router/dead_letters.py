@@ -60,7 +60,7 @@ class OnDeadLetter:
                 pacing, lanes = await lock_lanes_of(context, connection, [decided], now)
                 try:
                     return await carry_out(
-                        context, connection, pacing, lanes, [decided], now, looks=None if look is None else [look]
+                        context, connection, pacing, lanes, [decided], now, looks=None if look is None else looks
                     )
                 except Moved as error:
                     raise Transient("the message moves on", cause=WaitCause.DATABASE) from error

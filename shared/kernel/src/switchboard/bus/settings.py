@@ -28,8 +28,9 @@ class BusSettings(BaseModel):
     heartbeat_interval_ms: int = Field(default=2_000, ge=100)
     #: How long the group waits for a member to hand over its partitions. Must exceed drain and commit together.
     rebalance_timeout_ms: int = Field(default=30_000, ge=1_000)
-    #: How long the broker holds a fetch that finds nothing.
-    fetch_max_wait_ms: int = Field(default=50, ge=1)
+    #: How long the broker holds a fetch that finds nothing; one that finds something is answered at once. Longer costs
+    #: less while nothing happens, but a partition that was full waits for as long before it is fetched again.
+    fetch_max_wait_ms: int = Field(default=200, ge=1)
     #: How long one poll waits for records: the longest a partition that reopens stays unread.
     poll_wait_ms: int = Field(default=100, ge=1)
     commit_interval_seconds: float = Field(default=1.0, gt=0)

@@ -5,7 +5,7 @@ Nothing here decides: it stores what the rules decided. Messages are looked at w
 is then written holds only if they still are as they were seen (ADR 0025).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from switchboard.rules.route import Route
 from switchboard.status import Status
 from switchboard.store.pool import Connection
 from switchboard.store.writes import Writes, columns_of
+from switchboard.timeline import Happening, encode_entry
 
 
 class Envelope(Struct, frozen=True, omit_defaults=True):
@@ -120,6 +121,15 @@ class Look(Struct, frozen=True):
     attempt_version: int | None
 
 
+class Change(Struct, frozen=True):
+    """What was decided about a message that was looked at."""
+
+    look: Look
+    after: Message
+    #: None: nothing that belongs into the message's life.
+    told: Happening | None
+
+
 class Moved(Exception):
     """A message is not as it was seen any more: what was decided about it counts for nothing."""
 
@@ -142,12 +152,6 @@ _PROGRESS_COLUMNS: Final = {
     "retry_at": "timestamptz", "claim_due_at": "timestamptz", "horizon_at": "timestamptz",
     "next_due": "timestamptz", "final": "boolean", "final_at": "timestamptz",
 }  # fmt: skip
-_SET: Final = ", ".join(f"{name} = new.{name}" for name in _PROGRESS_COLUMNS)
-_NEW: Final = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_PROGRESS_COLUMNS.values(), 2))
-_SAVE: Final = (
-    f"UPDATE switchboard.messages AS message SET {_SET}"
-    f" FROM unnest($1::text[], {_NEW}) AS new (id, {', '.join(_PROGRESS_COLUMNS)})"
-)
 _IDENTITY_COLUMNS: Final = {
     "id": "text", "project_id": "text", "app_id": "text", "direction": "text", "mode": "text",
     "accepted_at": "timestamptz", "channel": "text", "identity": "text", "envelope": "bytea", "body": "bytea",
@@ -159,23 +163,31 @@ _INSERT: Final = (
     f"INSERT INTO switchboard.messages ({', '.join(_COLUMNS)}) SELECT * FROM unnest("
     f"{', '.join(f'${number}::{kind}[]' for number, kind in enumerate(_COLUMNS.values(), 1))})"
 )
-# Of messages alone; and of messages with their current attempts, for decisions that an adapter's claim would undo.
-_HELD: Final = (
-    "SELECT message.id FROM unnest($1::text[], $2::xid[]) AS looked (id, version)"
-    " JOIN switchboard.messages AS message ON message.id = looked.id AND message.xmin = looked.version"
-    " ORDER BY message.id FOR UPDATE OF message"
-)
+#: A change besides the progress: what was seen, and the row of the timeline.
+_CHANGE_COLUMNS: Final = {
+    "id": "text", "version": "xid", "seen_step": "smallint", "seen_submission": "integer", "attempt_version": "xid",
+    "told_at": "timestamptz", "kind": "text", "cause": "text", "entry": "bytea", **_PROGRESS_COLUMNS,
+}  # fmt: skip
 _UNMOVED: Final = (
-    "SELECT looked.* FROM unnest($1::text[], $2::xid[], $3::smallint[], $4::integer[], $5::xid[])"
-    " AS looked (id, version, step, submission, attempt_version)"
-    " JOIN switchboard.messages AS message ON message.id = looked.id AND message.xmin = looked.version"
-    " ORDER BY message.id FOR UPDATE OF message"
+    f"SELECT new.* FROM unnest("
+    f"{', '.join(f'${number}::{kind}[]' for number, kind in enumerate(_CHANGE_COLUMNS.values(), 1))})"
+    f" AS new ({', '.join(_CHANGE_COLUMNS)})"
+    " JOIN switchboard.messages AS message ON message.id = new.id AND message.xmin = new.version"
+    " ORDER BY new.id FOR UPDATE OF message"
 )
-_HELD_WITH_ATTEMPTS: Final = (
-    "SELECT unmoved.id FROM unmoved LEFT JOIN LATERAL ("
+_UNCLAIMED: Final = (
+    "SELECT unmoved.* FROM unmoved LEFT JOIN LATERAL ("
     "SELECT attempt.xmin AS version FROM switchboard.attempts AS attempt WHERE attempt.message_id = unmoved.id"
-    " AND attempt.step = unmoved.step AND attempt.submission = unmoved.submission FOR UPDATE"
+    " AND attempt.step = unmoved.seen_step AND attempt.submission = unmoved.seen_submission FOR UPDATE"
     ") AS attempt ON true WHERE attempt.version IS NOT DISTINCT FROM unmoved.attempt_version"
+)
+_SAVE: Final = (
+    f"UPDATE switchboard.messages AS message SET {', '.join(f'{name} = held.{name}' for name in _PROGRESS_COLUMNS)}"
+    " FROM held WHERE message.id = held.id"
+)
+_TELL: Final = (
+    "INSERT INTO switchboard.timeline (message_id, at, kind, cause, entry)"
+    " SELECT id, told_at, kind, cause, entry FROM held WHERE kind IS NOT NULL"
 )
 _FIXED: Final = (
     "id, project_id, app_id, mode, accepted_at, high_priority, envelope, route, body_until, contact_id, conversation_id"
@@ -249,21 +261,31 @@ async def look(connection: Connection, causes: Mapping[MessageId, str]) -> tuple
     return looks, rows[0]["now"] if rows else datetime.min.replace(tzinfo=UTC)
 
 
-def hold(writes: Writes, looks: Collection[Look], *, with_attempts: bool) -> None:
-    """Lock, in the order of their ids, messages that still are as they were seen: the part `held` returns those.
+def change(writes: Writes, changes: Sequence[Change], *, with_attempts: bool) -> None:
+    """Write changes of messages that still are as they were seen: the part `held` returns those.
 
-    What is added afterwards is written of them alone. `with_attempts`: their current attempts must be the same, too.
+    `with_attempts`: their current attempts must be the same, too, and nobody claims them before the transaction ends.
     """
-    rows: list[tuple[Any, ...]] = [(item.message.id, item.version) for item in looks]
-    if not with_attempts:
-        writes.add("held", _HELD, *columns_of(rows))
-        return
-    rows = [
-        (*row, item.message.progress.step, item.message.progress.submission, item.attempt_version)
-        for row, item in zip(rows, looks, strict=True)
-    ]
-    writes.add("unmoved", _UNMOVED, *columns_of(rows))
-    writes.add("held", _HELD_WITH_ATTEMPTS)
+    _hold(writes, changes, with_attempts=with_attempts)
+    writes.add("saved", _SAVE)
+    writes.add("told", _TELL)
+
+
+async def hold(connection: Connection, changes: Sequence[Change]) -> None:
+    """Lock messages and their current attempts, in the caller's transaction. Raises Moved if one is not as it was."""
+    writes = Writes()
+    _hold(writes, changes, with_attempts=True)
+    if len(await writes.execute(connection, returning="held")) < len(changes):
+        raise Moved
+
+
+def _hold(writes: Writes, changes: Sequence[Change], *, with_attempts: bool) -> None:
+    rows = [_change_values(one) for one in sorted(changes, key=lambda one: one.after.id)]
+    if with_attempts:
+        writes.add("unmoved", _UNMOVED, *columns_of(rows))
+        writes.add("held", _UNCLAIMED)
+    else:
+        writes.add("held", _UNMOVED, *columns_of(rows))
 
 
 async def read(connection: Connection, ids: Collection[MessageId], *, body: bool = False) -> dict[MessageId, Message]:
@@ -279,14 +301,6 @@ async def bodies(connection: Connection, ids: Collection[MessageId]) -> dict[Mes
         return {}
     rows = await connection.fetch("SELECT id, body FROM switchboard.messages WHERE id = ANY($1::text[])", sorted(ids))
     return {MessageId(row["id"]): row["body"] for row in rows}
-
-
-def save(writes: Writes, changed: Iterable[Message]) -> None:
-    """Write the progress of messages that are locked, or held by the same statement."""
-    rows = [(message.id, *_progress_values(message.progress)) for message in changed]
-    if rows:
-        held = " JOIN held ON held.id = new.id" if "held" in writes else ""
-        writes.add("saved", f"{_SAVE}{held} WHERE message.id = new.id", *columns_of(rows))
 
 
 def insert_attempts(writes: Writes, attempts: Sequence[PlannedAttempt]) -> None:
@@ -351,13 +365,12 @@ async def cancel_attempts(
 
 
 def note_left(writes: Writes, keys: Collection[tuple[MessageId, int, int]]) -> None:
-    """Note that attempts whose lanes are known are counted in none any more; their messages are locked or held."""
+    """Note that attempts whose lanes are known are counted in none any more. Their messages are locked."""
     if keys:
-        held = " JOIN held ON held.id = gone.message_id" if "held" in writes else ""
         writes.add(
             "left_lanes",
             "UPDATE switchboard.attempts AS attempt SET lanes = '{}'"
-            f" FROM unnest($1::text[], $2::smallint[], $3::integer[]) AS gone (message_id, step, submission){held}"
+            " FROM unnest($1::text[], $2::smallint[], $3::integer[]) AS gone (message_id, step, submission)"
             " WHERE attempt.message_id = gone.message_id AND attempt.step = gone.step"
             " AND attempt.submission = gone.submission",
             *columns_of(sorted(keys)),
@@ -417,6 +430,15 @@ async def renew(
         *columns,
     )
     return {(MessageId(row["message_id"]), row["step"], row["submission"]): row["send_before"] for row in rows}
+
+
+def _change_values(change: Change) -> tuple[Any, ...]:
+    seen, told = change.look.message.progress, change.told
+    return (
+        change.after.id, change.look.version, seen.step, seen.submission, change.look.attempt_version,
+        *((None, None, None, None) if told is None else (told.at, told.kind, told.cause, encode_entry(told.entry))),
+        *_progress_values(change.after.progress),
+    )  # fmt: skip
 
 
 def _progress_values(progress: Progress) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ _INSERT: Final = (
     "INSERT INTO switchboard.timeline (message_id, at, kind, cause, entry)"
     " SELECT told.message_id, told.at, told.kind, told.cause, told.entry"
     " FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::bytea[])"
-    " WITH ORDINALITY AS told (message_id, at, kind, cause, entry, place)"
+    " WITH ORDINALITY AS told (message_id, at, kind, cause, entry, place) ORDER BY told.place"
 )
 
 
@@ -30,15 +30,14 @@ class Moment(Struct, frozen=True):
 
 
 def add(writes: Writes, happenings: Iterable[Happening]) -> None:
-    """Append rows in the order given; where messages are held by the same statement, of those alone."""
+    """Append rows, in the order given."""
     rows = [(h.message_id, h.at, h.kind, h.cause, encode_entry(h.entry)) for h in happenings]
     if rows:
-        held = " JOIN held ON held.id = told.message_id" if "held" in writes else ""
-        writes.add("told", f"{_INSERT}{held} ORDER BY told.place", *columns_of(rows))
+        writes.add("told", _INSERT, *columns_of(rows))
 
 
 async def write(connection: Connection, happenings: Iterable[Happening]) -> None:
-    """Append rows in the order given, by themselves."""
+    """Append rows by themselves."""
     writes = Writes()
     add(writes, happenings)
     await writes.execute(connection)

@@ -1,12 +1,14 @@
 """Several writes as one statement: one round trip, one plan, and locks held no longer than that takes.
 
     writes = Writes()
-    messages.save(writes, changed)
-    timeline.write(writes, happenings)
+    messages.insert(writes, new)
+    timeline.add(writes, happenings)
     await writes.execute(connection)
 
 Each part is a statement of its own over columns (`unnest`), numbered from $1. All of them see the database as it was
-before, so no part may read what another writes, and none may write a row that another writes.
+before, so no part may read what another writes, and none may write a row that another writes. Parts that belong
+together row by row take their columns from one part and are not joined: joins of two lists are nested loops here
+(`pool`), and cost the square of their length.
 """
 
 import re
