@@ -5,6 +5,7 @@ everything from the `Runtime`, yields once it works, and takes it down again in 
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ EXIT_FATAL: Final = 70
 #: How long a service may take to stop before it is cut short: drains fit in, and Kubernetes waits 30 s.
 STOP_SECONDS: Final = 28
 _DATABASE_WAIT_SECONDS: Final = 60
+_OBJECTS_TO_COLLECTION: Final = 20_000
 
 S = TypeVar("S", bound=CommonSettings)
 #: Answers whether a part works; its name is told when it does not.
@@ -127,6 +129,17 @@ def run(service: str, kind: type[S], compose: Compose[S]) -> None:
     os._exit(EXIT_FATAL if fatal else 0)
 
 
+def spare_collections() -> None:
+    """Collect garbage seldom, and never again look at what start-up made: it lives as long as the process.
+
+    Records, rows and messages make no cycles. The default looks for some after every 700 new objects, which is every
+    few messages, and through all that is alive each time that has grown by a quarter.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_TO_COLLECTION, 20, 20)
+
+
 async def _serve(service: str, settings: S, compose: Compose[S]) -> str | None:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -136,6 +149,7 @@ async def _serve(service: str, settings: S, compose: Compose[S]) -> str | None:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, runtime.stop)
         await stack.enter_async_context(compose(runtime))
+        spare_collections()
         server = await start_server(runtime.health_app(), settings.host, settings.port)
         stack.push_async_callback(server.stop)
         log.info("ready", service=service, port=server.port)
