@@ -92,7 +92,7 @@ def test_the_subscriber_has_no_handler_and_says_every_default_aloud() -> None:
     assert subscriber.ack_policy.name == "MANUAL"
     assert options["enable_auto_commit"] is False
     assert options["auto_offset_reset"] == "earliest"
-    assert options["fetch_max_wait_ms"] == 50
+    assert options["fetch_max_wait_ms"] == 200
     assert options["group_instance_id"] == "m-0"
     assert options["session_timeout_ms"] == 6_000
     assert options["heartbeat_interval_ms"] == 2_000

@@ -74,7 +74,7 @@ async def serving(
             client_id="ingress",
             publish_timeout_seconds=settings.produce_seconds,
         )
-        producer = Producer(bus, linger_ms=0)
+        producer = Producer(bus)
         await producer.start()
         stack.push_async_callback(producer.stop)
         waiting = WaitingCounts(pool)

@@ -55,9 +55,9 @@ async def configured(
 
 
 @asynccontextmanager
-async def producing(runtime: Runtime[S], *, linger_ms: int = 1) -> AsyncIterator[Producer]:
-    """A started producer. `linger_ms` is 0 where a caller waits for each record (DESIGN 4)."""
-    producer = Producer(bus_settings(runtime.settings, runtime.service), linger_ms=linger_ms)
+async def producing(runtime: Runtime[S]) -> AsyncIterator[Producer]:
+    """A started producer."""
+    producer = Producer(bus_settings(runtime.settings, runtime.service))
     await producer.start()
     try:
         yield producer

@@ -58,10 +58,8 @@ class Producer:
     Messages of one `publish` with one key keep their order. Two overlapping calls are in no order.
     """
 
-    def __init__(self, settings: BusSettings, *, linger_ms: int = 1, metrics: BusMetrics | None = None) -> None:
-        """`linger_ms` 0 answers soonest (ingress); 1 or 2 let single sends share a request."""
+    def __init__(self, settings: BusSettings, *, metrics: BusMetrics | None = None) -> None:
         self._settings = settings
-        self._linger_ms = linger_ms
         self._metrics = metrics or BusMetrics.of_process()
         self._client: AIOKafkaProducer | None = None
         self._opening: asyncio.Task[AIOKafkaProducer] | None = None
@@ -231,7 +229,7 @@ class Producer:
         inside: Sequence[int],
         sent: list[tuple[asyncio.Future[Any], Sequence[int]]],
     ) -> None:
-        # Closed, it does not linger, and no single send slips into it.
+        # Closed, no single send slips into it.
         batch.close()
         async with self._turns[topic, partition]:
             future = await client.send_batch(batch, topic, partition=partition)
@@ -267,7 +265,8 @@ class Producer:
             client_id=settings.client_id,
             acks="all",
             enable_idempotence=True,
-            linger_ms=self._linger_ms,
+            # What comes while a request is under way shares the next one: to wait for company first gains nothing.
+            linger_ms=0,
             max_batch_size=settings.max_batch_bytes,
             max_request_size=2 * settings.max_message_bytes + settings.max_batch_bytes,
             request_timeout_ms=max(1_000, int(settings.publish_timeout_seconds * 2_000)),
