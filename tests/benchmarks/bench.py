@@ -40,6 +40,8 @@ class Scale(Struct, frozen=True):
     """How much to measure."""
 
     pairs: int
+    #: Messages before anything is measured: until the broker's code is compiled its share counts double.
+    warm_up: int
     #: Messages of one run of ours, of the ordinary build, and of the bare legs.
     messages: int
     ordinary_messages: int
@@ -52,8 +54,8 @@ class Scale(Struct, frozen=True):
     waiting: tuple[int, int]
 
 
-FULL = Scale(5, 3_000, 800, 10_000, 15.0, (1_000, 20_000), (1_000, 1_000_000))
-QUICK = Scale(1, 1_500, 300, 5_000, 5.0, (500, 3_000), (1_000, 50_000))
+FULL = Scale(5, 5_000, 6_000, 1_500, 10_000, 15.0, (1_000, 20_000), (1_000, 1_000_000))
+QUICK = Scale(1, 3_000, 3_000, 600, 5_000, 5.0, (500, 3_000), (1_000, 50_000))
 
 
 class Bench(Struct, frozen=True):
@@ -72,7 +74,7 @@ class Bench(Struct, frozen=True):
     ) -> AsyncIterator[Product]:
         """Switchboard, up and warm."""
         async with product(self.folder / "up", self.servers, self.world, environment, options) as running:
-            await running.warm()
+            await running.warm(self.scale.warm_up)
             yield running
 
     async def half(self, running: Product) -> float:

@@ -202,7 +202,7 @@ class Product:
 
         await wait_until(is_bound, 30, "the adapter is bound")
 
-    async def warm(self, messages: int = 500) -> None:
+    async def warm(self, messages: int) -> None:
         """Send so many that every process has done all of its work before, and caches are filled."""
         await self._world.reset()
         await self.send(Load(messages=messages))

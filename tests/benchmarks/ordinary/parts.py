@@ -11,7 +11,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from pydantic import BaseModel
 
-from switchboard.store.pool import Pool
+from switchboard.store.pool import PLANS_WITHOUT_STATISTICS, Pool
 
 #: Records under way at once in a process, each key always with the same worker.
 WORKERS = 16
@@ -33,7 +33,10 @@ class Settings(BaseModel):
 
 async def open_pool(settings: Settings) -> Pool:
     pool: Pool = await asyncpg.create_pool(
-        settings.dsn, min_size=1, max_size=WORKERS, server_settings={"search_path": "switchboard, public"}
+        settings.dsn,
+        min_size=1,
+        max_size=WORKERS,
+        server_settings={"search_path": "switchboard, public", **PLANS_WITHOUT_STATISTICS},
     )
     return pool
 

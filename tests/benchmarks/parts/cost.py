@@ -54,7 +54,7 @@ def _ours(by_process: dict[str, float]) -> float:
 
 async def _ordinary(bench: Bench, messages: int) -> dict[str, float]:
     async with ordinary(bench.servers, bench.world) as running:
-        for count in (100, messages):
+        for count in (messages // 2, messages):
             await bench.world.reset()
             before = running.usage()
             began = time.monotonic()

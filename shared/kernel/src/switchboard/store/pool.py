@@ -18,7 +18,7 @@ IDLE_TRANSACTION_SECONDS: Final = 10.0
 #: Every statement here finds its rows by an index. A table of the day begins each midnight without statistics, and a
 #: planner that takes it for empty reads it whole, once for each batch, under the locks of its transaction: measured at
 #: 50 messages a second, 6.6 ms for a look into a timeline of 20,000 rows that an index answers in 0.03.
-_PLANS_WITHOUT_STATISTICS: Final = {
+PLANS_WITHOUT_STATISTICS: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -66,7 +66,7 @@ async def open_pool(
             "search_path": "switchboard, public",
             "application_name": service,
             "idle_in_transaction_session_timeout": f"{idle_transaction_seconds * 1000:.0f}ms",
-            **_PLANS_WITHOUT_STATISTICS,
+            **PLANS_WITHOUT_STATISTICS,
         },
     )
     return pool
