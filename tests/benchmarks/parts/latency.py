@@ -7,7 +7,6 @@ from typing import Final
 from tests.benchmarks.bench import Bench, Figure, Result, delays, percentile
 from tests.benchmarks.product import Load, Product
 
-
 #: Messages a second at which one is done before the next one comes.
 LONE_RATE: Final = 20.0
 
