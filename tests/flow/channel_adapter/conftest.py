@@ -33,7 +33,7 @@ from switchboard.ids import AccountKey, AppId, MessageId, ProjectId, attempt_id,
 from switchboard.records import AttemptFinished, AttemptsRecord, DispatchMessage, ReceiptReceived
 from switchboard.runtime import Runtime
 from switchboard.secrets import KeyRing
-from switchboard.store.messages import PlannedAttempt, insert_attempts
+from switchboard.store.messages import PlannedAttempt, insert_attempts, republish
 from switchboard.store.pool import Pool, open_pool
 from switchboard.store.writes import Writes
 from switchboard.topics import ATTEMPTS, DISPATCH, INBOUND, Topic, topic_names
@@ -143,6 +143,14 @@ class World:
                 for order in orders
             ]
         )
+
+    async def publish_once_more(self, order: DispatchMessage) -> None:
+        """What the router does with an attempt that nobody claimed in time."""
+        now = await self.pool.fetchval("SELECT switchboard.now()")
+        key = (order.message_id, order.step, order.submission)
+        async with self.pool.acquire() as connection:
+            await republish(connection, [(*key, now + timedelta(seconds=30))])
+        await self.dispatch(order)
 
     async def row(self, order: DispatchMessage) -> Mapping[str, Any]:
         found = await self.pool.fetchrow("SELECT * FROM switchboard.attempts WHERE message_id = $1", order.message_id)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from switchboard.store.pool import Pool
-from switchboard_channel_adapter.claims import Claims
+from switchboard_channel_adapter.claims import Claims, Undecided
 
 from .conftest import World
 
@@ -33,6 +33,21 @@ async def test_an_attempt_that_is_not_planned_is_nobodys(world: World, state: st
     await world.pool.execute("UPDATE switchboard.attempts SET state = $1", state)
 
     assert await world.claims().claim(order) is None
+
+
+async def test_an_attempt_past_its_time_is_nobodys_until_it_is_decided(world: World) -> None:
+    again, over = await world.plan(seconds=-1.0), await world.plan(seconds=-1.0)
+    claims = world.claims()
+    for order in (again, over):
+        with pytest.raises(Undecided):
+            await claims.claim(order)
+    await world.publish_once_more(again)
+    await world.pool.execute(
+        "UPDATE switchboard.attempts SET state = 'cancelled' WHERE message_id = $1", over.message_id
+    )
+
+    assert await claims.claim(again) is not None
+    assert await claims.claim(over) is None
 
 
 async def test_an_attempt_in_its_lane_cannot_be_claimed(world: World) -> None:

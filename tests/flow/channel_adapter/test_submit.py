@@ -76,15 +76,18 @@ async def test_two_instances_submit_each_attempt_once(world: World, start: Start
     assert sorted(submitted) == sorted([*(o.message_id for o in orders), last.message_id])
 
 
-async def test_an_attempt_past_its_time_is_left_to_the_router(world: World, start: Start) -> None:
+async def test_an_attempt_past_its_time_is_left_to_the_router_and_keeps_its_turn(world: World, start: Start) -> None:
     channel = ScriptedChannel()
     await start(channel)
-    late, timely = await world.plan(seconds=-1.0), await world.plan()
-    await world.dispatch(late, timely)
-    await wait_until(lambda: world.outcomes(timely))
+    late, next_one, other = await world.plan("7", seconds=-1.0), await world.plan("7"), await world.plan("8")
+    await world.dispatch(late, next_one, other)
+    await wait_until(lambda: world.outcomes(other))
+    undecided = (await world.row(late))["state"]
+    await world.publish_once_more(late)
+    await wait_until(lambda: world.outcomes(next_one))
 
-    assert [a.message_id for a in channel.submitted] == [timely.message_id]
-    assert (await world.row(late))["state"] == "planned"
+    assert undecided == "planned"
+    assert [a.message_id for a in channel.submitted] == [other.message_id, late.message_id, next_one.message_id]
 
 
 async def test_one_person_is_written_to_in_order_and_others_meanwhile(world: World, start: Start) -> None:

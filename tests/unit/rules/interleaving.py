@@ -2,7 +2,8 @@
 
 A router, two adapters and the due-time sweep take steps in random order. A crash forgets whatever its actor had in
 hand; records that were not committed are read again. The provider keeps a log, as the real one does. What is checked
-afterwards: every message ended, no attempt was submitted twice, every callback came at least once and in order.
+afterwards: every message ended, no attempt was submitted twice, first tries went out in the order of their messages,
+every callback came at least once and in order.
 """
 
 import random
@@ -50,6 +51,7 @@ class Rules(Struct, frozen=True):
     claim_by_state: bool = True
     publish_before_offset: bool = True
     timers_only_publish: bool = True
+    undecided_waits: bool = True
 
 
 class Key(NamedTuple):
@@ -121,10 +123,12 @@ class World:
         while True:
             position = self.topics[channel].committed
             while position < len(self.topics[channel].records):
-                key, send_before = self.topics[channel].records[position]
+                key = self.topics[channel].records[position]
                 attempt = self.attempts[key]
+                while self.rules.undecided_waits and attempt.state == "planned" and self.now >= attempt.send_before:
+                    yield
                 if self.rules.claim_by_state:
-                    is_mine = attempt.state == "planned" and self.now < send_before
+                    is_mine = attempt.state == "planned" and self.now < attempt.send_before
                     if is_mine:
                         attempt.state, attempt.claimed_at = "claimed", self.now
                     yield
@@ -153,8 +157,9 @@ class World:
                 else:
                     key = self._current(message)
                     if self.messages[message].phase in (Phase.SENDING, Phase.CLAIMED):
-                        self.topics[ROUTE.steps[key.step].channel].records.append((key, self.now + timedelta(30)))
+                        self.topics[ROUTE.steps[key.step].channel].records.append(key)
                         self.attempts[key].state = "planned"
+                        self.attempts[key].send_before = self.now + timedelta(seconds=30)
                     self.next_due[message] = self.now + timedelta(seconds=60)
                 yield
             yield
@@ -230,10 +235,9 @@ class World:
                 key = Key(message, *order)
                 attempt = self.attempts.get(key)
                 if attempt is None or attempt.state == "planned":
-                    send_before = attempt.send_before if attempt else self.now + timedelta(seconds=30)
                     if attempt is None:
-                        self.attempts[key] = Attempt(send_before=send_before)
-                    self.topics[ROUTE.steps[key.step].channel].records.append((key, send_before))
+                        self.attempts[key] = Attempt(send_before=self.now + timedelta(seconds=30))
+                    self.topics[ROUTE.steps[key.step].channel].records.append(key)
                 yield
 
     def _submit(self, key: Key, attempt: Attempt) -> Actor:
@@ -309,6 +313,9 @@ class World:
                 found.append(f"message {message} was delivered and ended FAILED")
         if len(self.submitted) != len(set(self.submitted)):
             found.append("an attempt was submitted twice")
+        first_tries = [key.message for key in self.submitted if (key.step, key.submission) == (0, 1)]
+        if first_tries != sorted(first_tries):
+            found.append(f"first tries out of turn: {first_tries}")
         return found
 
 

@@ -42,8 +42,14 @@ def test_twenty_thousand_runs():
         (Rules(claim_by_state=False), "submitted twice"),
         (Rules(publish_before_offset=False), "never"),
         (Rules(timers_only_publish=False), "submitted twice"),
+        (Rules(undecided_waits=False), "out of turn"),
     ],
-    ids=["claim without a look at the state", "offset before publish", "a sweep that dispatches by itself"],
+    ids=[
+        "claim without a look at the state",
+        "offset before publish",
+        "a sweep that dispatches by itself",
+        "an adapter that goes past what is not decided",
+    ],
 )
 def test_each_rule_is_needed(broken: Rules, told: str):
     assert first_faults(range(RUNS), broken, told) is not None

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from switchboard.bus import Transient
 from switchboard.ids import MessageId
 from switchboard.records import DispatchMessage
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
@@ -35,6 +36,21 @@ RETURNING a.message_id, a.step, a.submission, now.now AS claimed_at,
           extract(epoch FROM a.send_before - now.now)::float8 AS seconds_left
 """
 
+# Nobody claimed it, and its time has passed or has just been moved on: what becomes of it is about to be decided.
+_UNDECIDED: Final = """
+SELECT message_id, step, submission FROM switchboard.attempts
+JOIN unnest($1::text[], $2::smallint[], $3::integer[]) AS asked (message_id, step, submission)
+USING (message_id, step, submission)
+WHERE state = 'planned' AND send_before IS NOT NULL
+"""
+
+
+class Undecided(Transient):
+    """The attempt's time has passed and the router has not said yet what follows.
+
+    Its record waits: were it finished, the attempt published once more would come after later ones to the same person.
+    """
+
 
 class Claim(Struct, frozen=True):
     """The right to submit one attempt, once."""
@@ -54,19 +70,26 @@ class Claims:
         self._owner = owner
         self._monotonic = monotonic
         self._in_doubt: set[AttemptKey] = set()
-        self._batcher: Batcher[DispatchMessage, Claim | None] = Batcher(self._claim)
+        self._batcher: Batcher[DispatchMessage, Claim | Undecided | None] = Batcher(self._claim)
 
     async def claim(self, order: DispatchMessage) -> Claim | None:
-        """Claim the attempt. None if it is not this process's to send. Raises what the database raises."""
-        return await self._batcher.submit(order)
+        """Claim the attempt. None if it is not this process's to send.
 
-    async def _claim(self, orders: Sequence[DispatchMessage]) -> list[Claim | None]:
+        Raises Undecided while that is not known, and what the database raises.
+        """
+        found = await self._batcher.submit(order)
+        if isinstance(found, Undecided):
+            raise found
+        return found
+
+    async def _claim(self, orders: Sequence[DispatchMessage]) -> list[Claim | Undecided | None]:
         keys = [attempt_key(order) for order in orders]
         ids, steps, submissions = (list(column) for column in zip(*keys, strict=True))
         in_doubt = [key in self._in_doubt for key in keys]
         before = self._monotonic()
         try:
             rows = await self._pool.fetch(_CLAIM, ids, steps, submissions, in_doubt, self._owner)
+            undecided = await self._undecided(keys) if len(rows) < len(keys) else set()
         except TRANSIENT_ERRORS:
             # The claim may be committed although nobody heard of it.
             self._in_doubt.update(keys)
@@ -77,7 +100,12 @@ class Claims:
             for row in rows
         }
         # Of two orders for one attempt in a batch only the first is this process's to send.
-        return [claims.pop(key, None) for key in keys]
+        return [claims.pop(key, None) or (Undecided() if key in undecided else None) for key in keys]
+
+    async def _undecided(self, keys: Sequence[AttemptKey]) -> set[AttemptKey]:
+        ids, steps, submissions = (list(column) for column in zip(*keys, strict=True))
+        rows = await self._pool.fetch(_UNDECIDED, ids, steps, submissions)
+        return {(row["message_id"], row["step"], row["submission"]) for row in rows}
 
 
 def attempt_key(order: DispatchMessage) -> AttemptKey:
