@@ -69,8 +69,6 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     state: str
     claimed_at: datetime | None
     outcome: Outcome | None
-    #: Nobody had claimed it in time, so it was published once more.
-    republished: bool = False
 
 
 class EventRow(Struct, frozen=True, kw_only=True):
@@ -190,7 +188,6 @@ def _attempt(row: asyncpg.Record) -> AttemptRow:
         state=row["state"],
         claimed_at=row["claimed_at"],
         outcome=None if row["outcome"] is None else _outcome.decode(row["outcome"]),
-        republished=row["republished"],
     )
 
 

@@ -143,9 +143,6 @@ def _submitted_in_order(evidence: Evidence) -> Iterator[Violation]:
         # With several tries nothing on the wire says which of them a line was.
         if not planned or not seen or len(first) != 1 or (first[0].step, first[0].submission) != (0, 1):
             continue
-        # Published a second time after half a minute unclaimed: a retry, which others may pass (DESIGN 2.5).
-        if first[0].republished:
-            continue
         key = (first[0].channel, first[0].identity, row.high_priority)
         lines[key].append((planned[0].number, seen[0][0], message_id))
     for (channel, _, _), entries in lines.items():
