@@ -22,7 +22,8 @@ from switchboard.testing import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-_ROOM = "400m"
+#: More than a new data folder asks for.
+_ROOM = "480m"
 _MAY_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 
 
