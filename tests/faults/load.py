@@ -20,6 +20,7 @@ from pyreqwest.exceptions import PyreqwestError
 from tests.faults.evidence import Sent
 
 from switchboard.ids import MessageId
+from switchboard.testing import wait_until
 from switchboard_standalone.home import Running
 
 #: A driver never asks for more than this.
@@ -104,8 +105,10 @@ class Load:
         self.sent: list[Sent] = []
         #: Answers that were no confirmation, by what they were.
         self.refused: dict[str, int] = {}
-        #: Marks asked for and never confirmed.
-        self.unconfirmed: set[str] = set()
+        #: Marks asked for and not confirmed, with the last thing they were told.
+        self.unconfirmed: dict[str, str] = {}
+        #: Answers no client can act on.
+        self.wrong: list[str] = []
         self.asked = 0
 
     async def __aenter__(self) -> Self:
@@ -125,6 +128,17 @@ class Load:
                 task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=error is not None)
         await self._client.close()
+        if error is None:
+            assert not self.wrong, f"{len(self.wrong)} answers, first {self.wrong[0]}"
+
+    async def caught_up(self, *, seconds: float = 60.0) -> None:
+        """Wait until everything is confirmed that is not yet."""
+        waiting = set(self.unconfirmed)
+        await wait_until(
+            lambda: waiting.isdisjoint(self.unconfirmed),
+            seconds,
+            lambda: f"confirmed; left: {len(waiting & self.unconfirmed.keys())} of {len(waiting)}",
+        )
 
     async def _drive(self) -> None:
         """Start sends on time; one that is late starts at once, unless too many are unanswered already."""
@@ -146,17 +160,17 @@ class Load:
         mark = f"{self._run}-{self.asked:06d}x"
         # Not the mark: a key is kept for longer than a text may be.
         key = uuid4().hex
-        self.unconfirmed.add(mark)
+        self.unconfirmed[mark] = ""
         body = self._body(kind, to, mark)
         told: set[str] = set()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._confirm_seconds
         while clock() < deadline:
-            message_id = await self._post(body, key)
+            message_id = await self._post(body, key, mark)
             if message_id is not None:
                 told.add(message_id)
                 # A client that lost the answer asks again: one in twenty does.
-                if len(told) == 1 and self._random.random() < 0.05 and (again := await self._post(body, key)):
+                if len(told) == 1 and self._random.random() < 0.05 and (again := await self._post(body, key, mark)):
                     told.add(again)
                 self._confirm(kind, to, mark, MessageId(message_id), told)
                 return
@@ -165,7 +179,7 @@ class Load:
     def _confirm(
         self, kind: Kind, to: tuple[tuple[str, str], ...], mark: str, message_id: MessageId, told: set[str]
     ) -> None:
-        self.unconfirmed.discard(mark)
+        del self.unconfirmed[mark]
         self.sent.append(
             Sent(
                 message_id=message_id,
@@ -178,8 +192,8 @@ class Load:
             )
         )
 
-    async def _post(self, body: bytes, key: str) -> str | None:
-        """One try. None: not confirmed. Raises AssertionError for an answer no client could act on."""
+    async def _post(self, body: bytes, key: str, mark: str) -> str | None:
+        """One try. None: not confirmed."""
         running = self._running
         assert self._client is not None
         request = (
@@ -192,12 +206,13 @@ class Load:
             answer = await request.build().send()
             content = bytes(await answer.bytes())
         except PyreqwestError as error:
-            self._refuse(type(error).__name__)
+            self._refuse(mark, type(error).__name__)
             return None
-        if answer.status in (429, 503):
-            self._refuse(str(answer.status))
+        if answer.status != 200:
+            self._refuse(mark, str(answer.status))
+            if answer.status not in (429, 503):
+                self.wrong.append(f"{answer.status} {content!r}")
             return None
-        assert answer.status == 200, f"{answer.status} {content!r}"
         found: str = msgspec.json.decode(content)["message_id"]
         return found
 
@@ -217,5 +232,6 @@ class Load:
             }
         )
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, mark: str, what: str) -> None:
+        self.unconfirmed[mark] = what
         self.refused[what] = self.refused.get(what, 0) + 1

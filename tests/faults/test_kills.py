@@ -55,4 +55,5 @@ async def _kill_ten_times(system: System, service: str, load: Load) -> None:
     """Each time in the middle of work: the supervisor waits longer and longer before a start, up to 30 s."""
     for _ in range(10):
         await system.kill(service)
-        await until_confirmed(load.sent, load.per_second, seconds=120)
+        await load.caught_up()
+        await until_confirmed(load.sent, load.per_second)
