@@ -20,6 +20,7 @@ from switchboard.reason import Reason
 from switchboard.rules.progress import Ledger
 from switchboard.store.timeline import Moment
 from switchboard.timeline import Kind, decode_entry
+from switchboard.trigger import Trigger
 from switchboard_simulator.journal import Callback, Submission, read_lines
 
 #: What every text of a fault test holds, so that each of its parts names its message on the wire.
@@ -40,6 +41,14 @@ class Sent(Struct, frozen=True, kw_only=True):
     may_end: frozenset[str] = frozenset()
     #: Every id that a 2xx for its key carried: more than one is a message accepted twice.
     told: frozenset[str] = frozenset()
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What a person wrote to the app, and the provider took for us."""
+
+    mark: str
+    channel: str
+    at: datetime
 
 
 class MessageRow(Struct, frozen=True, kw_only=True):
@@ -89,6 +98,7 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     """Everything there is to judge by. Logs are in the order they were written."""
 
     sent: Sequence[Sent] = ()
+    said: Sequence[Said] = ()
     submissions: Sequence[Submission] = ()
     callbacks: Sequence[Callback] = ()
     messages: Mapping[MessageId, MessageRow] = {}
@@ -120,6 +130,16 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         found: dict[MessageId, list[AttemptRow]] = defaultdict(list)
         for row in sorted(self.attempts, key=lambda row: (row.message_id, row.step, row.submission)):
             found[row.message_id].append(row)
+        return found
+
+    @cached_property
+    def heard(self) -> Mapping[str, set[CallbackId]]:
+        """The callback events by which the app heard each mark that a person wrote."""
+        found: dict[str, set[CallbackId]] = defaultdict(set)
+        for event, (_, line) in self.taken.items():
+            if line.headers.get("switchboard-trigger") == Trigger.MESSAGE_INBOUND:
+                for mark in MARK.findall(line.body):
+                    found[mark].add(event)
         return found
 
     @cached_property

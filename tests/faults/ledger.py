@@ -48,6 +48,7 @@ def check(evidence: Evidence) -> list[Violation]:
     return [
         *_one_end(evidence),
         *_every_callback_arrived(evidence),
+        *_every_word_arrived(evidence),
         *_in_order(evidence),
         *_submitted_once(evidence),
         *_channels_in_turn(evidence),
@@ -117,6 +118,16 @@ def _every_callback_arrived(evidence: Evidence) -> Iterator[Violation]:
         if line.signature != "valid":
             event = event_of(line)
             yield Violation("I2", _message_of(evidence, event), f"callback {event}: signature {line.signature}")
+
+
+def _every_word_arrived(evidence: Evidence) -> Iterator[Violation]:
+    """What people wrote is told; once, where the provider gives it an id."""
+    for said in evidence.said:
+        events = evidence.heard.get(said.mark, set())
+        if not events:
+            yield Violation("I2", said.mark, f"a person wrote it on {said.channel} at {said.at:%H:%M:%S}, never heard")
+        elif len(events) > 1 and said.channel != "SMS":
+            yield Violation("I4", said.mark, f"a person wrote it once, heard under {len(events)} ids")
 
 
 def _expired(evidence: Evidence, event: CallbackId) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
-from tests.faults.evidence import Sent
+from tests.faults.evidence import Said, Sent
 
 from switchboard.ids import MessageId
 from switchboard.testing import wait_until
@@ -28,6 +28,8 @@ MOST_PER_SECOND: Final = 200
 _ANSWER_SECONDS: Final = 8.0
 _PAUSE_SECONDS: Final = 0.25
 _MOST_UNDER_WAY: Final = 400
+#: One in so many is a person who writes to the app.
+_ONE_WRITES_IN: Final = 20
 
 DELIVERED: Final = frozenset({"DELIVERED"})
 SUBMITTED: Final = frozenset({"QUEUED_ON_CHANNEL"})
@@ -101,6 +103,8 @@ class Load:
         self._client: Client | None = None
         self._driving: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
+        #: What people wrote so far.
+        self.said: list[Said] = []
         #: What was told 2xx so far.
         self.sent: list[Sent] = []
         #: Answers that were no confirmation, by what they were.
@@ -149,7 +153,7 @@ class Load:
             await asyncio.sleep(max(0.0, due - clock()))
             ordered += 1
             if len(self._asking) < _MOST_UNDER_WAY:
-                task = asyncio.create_task(self._ask())
+                task = asyncio.create_task(self._ask() if ordered % _ONE_WRITES_IN else self._write(ordered))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
 
@@ -175,6 +179,25 @@ class Load:
                 self._confirm(kind, to, mark, MessageId(message_id), told)
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _write(self, number: int) -> None:
+        """Have a person write to the app, on either channel in turn."""
+        running = self._running
+        channel, person = (_sms(number % 50), _chat(number % 50))[number // _ONE_WRITES_IN % 2]
+        to = running.number if channel == "SMS" else running.telegram_token.partition(":")[0]
+        mark = f"{self._run}-{900_000 + number:06d}x"
+        assert self._client is not None
+        request = self._client.post(f"{running.simulator_url}/control/inbound").body_json(
+            {"channel": channel, "from": person, "to": to, "text": mark}
+        )
+        try:
+            answer = await request.build().send()
+        except PyreqwestError as error:
+            self.wrong.append(f"{type(error).__name__} of the simulator")
+            return
+        # 409: no connection has been there yet that could bring it.
+        if answer.status == 200:
+            self.said.append(Said(mark=mark, channel=channel, at=datetime.now(UTC)))
 
     def _confirm(
         self, kind: Kind, to: tuple[tuple[str, str], ...], mark: str, message_id: MessageId, told: set[str]

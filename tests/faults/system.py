@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
-from tests.faults.evidence import Evidence, Sent, read_database, read_log
+from tests.faults.evidence import Evidence, Said, Sent, read_database, read_log
 from tests.faults.ledger import Violation, account, check
 from tests.flow.installed import Installed, installed
 
@@ -167,6 +168,24 @@ class System:
                     await self.installed.restarted(service, before)
                     return
 
+    async def another(self, service: str, *, inject: Path | None = None) -> asyncio.subprocess.Process:
+        """One more instance, as a Deployment adds it: without an ordinal, on a port of its own. Whoever asks ends it.
+
+        `inject` as for `system`.
+        """
+        entries = Path(f"/proc/{self.pids[service]}/environ").read_text().split("\0")
+        environment = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        environment.pop("SWITCHBOARD_ORDINAL", None)
+        # Providers are told by the first instance where to post.
+        environment |= {"SWITCHBOARD_PORT": "0", "SWITCHBOARD_PUBLIC_URL": ""}
+        if inject is not None:
+            environment["PYTHONPATH"] = _path_with(inject)
+        with (self.home.logs / f"{service}-extra.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", f"switchboard_{service.replace('-', '_')}",
+                stdout=log, stderr=log, env=environment,
+            )  # fmt: skip
+
     async def raise_rates(self, per_second: int = 1000) -> None:
         """Let the development app send and be told as fast as the test drives it."""
         async with self.database() as connection:
@@ -249,26 +268,41 @@ class System:
 
     # -- judgement
 
-    async def evidence(self, sent: Sequence[Sent]) -> Evidence:
+    async def evidence(self, sent: Sequence[Sent], said: Sequence[Said] = ()) -> Evidence:
         """Everything there is to judge by."""
         running = self.installed.running
         async with self.database() as connection:
             stored: dict[str, Any] = await read_database(connection)
         return Evidence(
             sent=list(sent),
+            said=list(said),
             submissions=read_log(self.home.submissions_log, Submission),
             callbacks=[line for line in read_log(self.home.callbacks_log, Callback) if line.receiver == "app"],
             webhook_ids=[running.webhook_id],
             **stored,
         )
 
-    async def judge(self, sent: Sequence[Sent], *, at_least: int = 1) -> Evidence:
+    async def judge(self, sent: Sequence[Sent], said: Sequence[Said] = (), *, at_least: int = 1) -> Evidence:
         """Raise AssertionError with the story of every message whose promise was broken."""
         assert len(sent) >= at_least, f"only {len(sent)} messages were confirmed"
-        evidence = await self.evidence(sent)
+        await self._until_heard(said)
+        evidence = await self.evidence(sent, said)
+        print(f"judged: {len(sent)} sent, {len(said)} written, {len(evidence.callbacks)} callbacks", flush=True)
         violations = [*check(evidence), *await self._drifted()]
         assert not violations, account(evidence, violations)
         return evidence
+
+    async def _until_heard(self, said: Sequence[Said], *, seconds: float = 60.0) -> None:
+        """Give providers time to tell again what nobody answered them. What is missing then, the ledger tells."""
+
+        def missing() -> int:
+            log = self.home.callbacks_log.read_text() if self.home.callbacks_log.exists() else ""
+            return sum(one.mark not in log for one in said)
+
+        if missing():
+            with suppress(AssertionError):
+                await wait_until(lambda: not missing(), seconds, "everybody was heard")
+            await self.rest()
 
     async def _drifted(self) -> list[Violation]:
         async with self.database() as connection:
@@ -292,11 +326,15 @@ async def system(
 def _python_path(inject: Path | None) -> list[str]:
     """Where Python finds what is injected, and our code if the tests run on another tree than the installed one."""
     inherited = os.environ.get("PYTHONPATH", "")
-    path = os.pathsep.join(part for part in (str(inject or ""), inherited) if part)
+    path = _path_with(inject)
     options = [f"{service}:PYTHONPATH={path}" for service in SERVICES] if path else []
     if inherited:
         options.append(f"simulator:PYTHONPATH={inherited}")
     return [part for option in options for part in ("--env", option)]
+
+
+def _path_with(inject: Path | None) -> str:
+    return os.pathsep.join(part for part in (str(inject or ""), os.environ.get("PYTHONPATH", "")) if part)
 
 
 def behind(dsn: str, port: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import replace
-from tests.faults.evidence import AttemptRow, EventRow, Evidence, MessageRow, Sent
+from tests.faults.evidence import AttemptRow, EventRow, Evidence, MessageRow, Said, Sent
 from tests.faults.ledger import account, callback_id, check
 
 from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, Rejected
@@ -23,6 +23,7 @@ from switchboard_simulator.journal import Callback, Submission
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 FIRST, SECOND = (MessageId(lowest_at(NOW + timedelta(seconds=n))) for n in (0, 1))
 MARKS = {FIRST: "n00000001-000001x", SECOND: "n00000001-000002x"}
+WRITTEN = "n00000001-900001x"
 WEBHOOK = "webhook"
 PHONE, CHAT = ("SMS", "467600001"), ("TELEGRAM", "7000001")
 TAKEN = Accepted(("p",))
@@ -37,14 +38,20 @@ def kept() -> Evidence:
     """Two messages to one person, delivered in order."""
     return Evidence(
         sent=[Sent(message_id=id, mark=MARKS[id], at=NOW, to=(PHONE, CHAT), told=frozenset({id})) for id in MARKS],
+        said=[Said(mark=WRITTEN, channel="TELEGRAM", at=NOW)],
         submissions=[line(FIRST), line(SECOND)],
-        callbacks=[arrived(id, due) for id in MARKS for due in DUES],
+        callbacks=[*(arrived(id, due) for id in MARKS for due in DUES), heard()],
         messages={id: row(id) for id in MARKS},
         attempts=[attempt(id) for id in MARKS],
         timeline={id: moments(number, DUES) for number, id in enumerate(MARKS, 1)},
         events={key: event for id in MARKS for key, event in (recorded(id, due) for due in DUES)},
         webhook_ids=[WEBHOOK],
     )
+
+
+def heard(event: str = "inbound") -> Callback:
+    headers = {"webhook-id": event, "switchboard-trigger": Trigger.MESSAGE_INBOUND}
+    return Callback(NOW, "app", "POST", headers, f'{{"text":"{WRITTEN}"}}', True, "valid", 200)
 
 
 def line(id: MessageId, channel: str = "SMS", *, accepted: bool = True) -> Submission:
@@ -148,6 +155,8 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
         told(e, FIRST, *DUES), callbacks=e.callbacks[1:])),
     "a callback that still waits": ("I2", lambda e: replace(
         e, events={**e.events, **dict([recorded(FIRST, DUES[0], state="waiting")])})),
+    "a word nobody heard": ("I2", lambda e: replace(e, callbacks=e.callbacks[:-1])),
+    "a word heard twice": ("I4", lambda e: replace(e, callbacks=[*e.callbacks, heard("another")])),
     "a callback signed wrong": ("I2", lambda e: replace(
         e, callbacks=[*e.callbacks, arrived(FIRST, DUES[0], signature="invalid")])),
     "two first tries out of order": ("I3", lambda e: replace(e, submissions=[line(SECOND), line(FIRST)])),
@@ -186,7 +195,7 @@ def test_a_broken_promise_is_found_and_names_its_message(name: str) -> None:
     found = check(evidence)
 
     assert invariant in {violation.invariant for violation in found}
-    assert {violation.message_id for violation in found} <= {FIRST, SECOND}
+    assert {violation.message_id for violation in found} <= {FIRST, SECOND, WRITTEN}
     assert found[0].message_id in account(evidence, found)
 
 
