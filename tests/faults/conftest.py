@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from tests.faults.apart import Apart, apart
 from tests.faults.system import System, system
+from tests.flow.telemetry.test_traces import collector  # noqa: F401
 
 from switchboard.embedded import EmbeddedKafka, EmbeddedPostgres
 from switchboard.testing.fixtures import database_of
@@ -17,9 +18,9 @@ from switchboard.testing.fixtures import database_of
 Start = Callable[..., AbstractAsyncContextManager[System]]
 
 
-@pytest.fixture
-async def start(run_folder: Path, postgres_dsn: str, kafka: str) -> Start:
-    """Start an installation of this test's own, with a database and topics of its own on the run's servers."""
+@pytest.fixture(scope="session")
+def start(run_folder: Path, postgres_dsn: str, kafka: str) -> Start:
+    """Start an installation of a test's own, with a database and topics of its own on the run's servers."""
 
     @asynccontextmanager
     async def started(*options: str, inject: Path | None = None) -> AsyncIterator[System]:

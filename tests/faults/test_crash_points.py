@@ -50,7 +50,7 @@ async def test_a_process_that_dies_between_two_steps_loses_nothing_and_repeats_n
             await until_confirmed(load.sent, 40)
         await system.rest()
 
-        await system.judge(load.sent, at_least=80)
+        await system.judge(load.sent, load.said, at_least=80)
         assert not load.unconfirmed
 
 

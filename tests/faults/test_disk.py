@@ -105,5 +105,5 @@ async def _fill_and_empty(
             await until_confirmed(load.sent, 50, seconds=120)
         await running.rest(seconds=120)
 
-        await running.judge(load.sent, at_least=100)
+        await running.judge(load.sent, load.said, at_least=100)
         assert not load.unconfirmed

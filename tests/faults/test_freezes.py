@@ -26,7 +26,7 @@ async def test_a_service_frozen_for_a_minute_repeats_nothing_when_it_goes_on(sta
             await until_confirmed(load.sent, 40, seconds=120)
         await system.rest(seconds=120)
 
-        await system.judge(load.sent, at_least=140)
+        await system.judge(load.sent, load.said, at_least=140)
         assert not load.unconfirmed
         if system.pids == pids:
             await assert_back(system, before)

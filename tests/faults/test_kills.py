@@ -22,7 +22,7 @@ async def test_each_service_killed_twice_and_a_router_in_a_batch_lose_and_repeat
             await _kill_the_router_inside_a_batch(system, load)
         await system.rest()
 
-        await system.judge(load.sent, at_least=100)
+        await system.judge(load.sent, load.said, at_least=100)
         assert not load.unconfirmed
 
 
@@ -47,7 +47,7 @@ async def test_all_services_killed_ten_times_at_200_messages_a_second(start: Sta
                     group.create_task(_kill_ten_times(system, service, load))
         await system.rest(seconds=120)
 
-        await system.judge(load.sent, at_least=5_000)
+        await system.judge(load.sent, load.said, at_least=5_000)
         assert not load.unconfirmed
 
 

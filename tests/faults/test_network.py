@@ -36,7 +36,7 @@ async def test_a_bad_link_loses_nothing_and_repeats_nothing(start_apart: StartAp
                 await until_confirmed(load.sent, 20, seconds=120)
         await system.rest(seconds=150, idle_seconds=6)
 
-        await system.judge(load.sent, at_least=200)
+        await system.judge(load.sent, load.said, at_least=200)
         assert not load.unconfirmed
         if system.pids == pids:
             await assert_back(system, before)

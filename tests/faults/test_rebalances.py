@@ -3,8 +3,6 @@
 import asyncio
 import random
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 from tests.faults.conftest import Start
@@ -27,7 +25,7 @@ async def test_a_minute_of_instances_coming_and_going(start: Start, seed: int) -
             await until_confirmed(load.sent, 60)
         await system.rest(seconds=120)
 
-        await system.judge(load.sent, at_least=300)
+        await system.judge(load.sent, load.said, at_least=300)
         assert not load.unconfirmed
 
 
@@ -35,23 +33,9 @@ async def _come_and_go(system: System, service: str, chance: random.Random) -> N
     clock = asyncio.get_running_loop().time
     until = clock() + STORM_SECONDS
     while clock() < until:
-        extra = await _another(system, service)
+        extra = await system.another(service)
         # At least as long as a start takes, so that most of them join.
         await asyncio.sleep(2 + chance.uniform(0.2, 2.0))
         extra.send_signal(chance.choice((signal.SIGTERM, signal.SIGKILL)))
         await extra.wait()
         await asyncio.sleep(chance.uniform(0.2, 2.0))
-
-
-async def _another(system: System, service: str) -> asyncio.subprocess.Process:
-    """One more instance, as a Deployment adds it: without an ordinal, on a port of its own."""
-    entries = Path(f"/proc/{system.pids[service]}/environ").read_text().split("\0")
-    environment = dict(entry.split("=", 1) for entry in entries if "=" in entry)
-    environment.pop("SWITCHBOARD_ORDINAL", None)
-    # Providers are told by the first instance where to post.
-    environment |= {"SWITCHBOARD_PORT": "0", "SWITCHBOARD_PUBLIC_URL": ""}
-    with (system.home.logs / f"{service}-extra.log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", f"switchboard_{service.replace('-', '_')}",
-            stdout=log, stderr=log, env=environment,
-        )  # fmt: skip

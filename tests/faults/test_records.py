@@ -1,5 +1,8 @@
 """Records nobody wrote well, records of another version, and old records seen again."""
 
+import asyncio
+import signal
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tests.faults.evidence import Sent
 from tests.faults.load import EVERYDAY, Load
 from tests.faults.system import GROUPS, System, system, until_confirmed
 from tests.flow.installed import until_up
+from tests.flow.telemetry.test_traces import Collector
 
 from switchboard.embedded import EmbeddedKafka, EmbeddedPostgres
 from switchboard.ids import MessageId, mint
@@ -23,6 +27,10 @@ from switchboard.testing import wait_until
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 #: How many of a kind: fewer than the number at which a consumer stops and shouts.
 POISON = 8
+#: Injected, it makes a service write records as a version to come would.
+NEWER = Path(__file__).parent / "newer"
+#: Who writes records that others read, the ingress apart: its records are made newer one by one.
+EXCHANGING = ("router", "channel-adapter", "callback-delivery")
 
 
 def poison(kind: str, **ids: str) -> list[tuple[bytes, bytes | None, dict[str, bytes]]]:
@@ -58,7 +66,7 @@ async def test_poison_on_every_topic_harms_no_neighbour(start: Start) -> None:
             await until_confirmed(load.sent, 60)
         await running.rest(seconds=120)
 
-        await running.judge(load.sent, at_least=90)
+        await running.judge(load.sent, load.said, at_least=90)
         dead = await topic.read_all(now.kafka, f"{now.topic_prefix}dead-letters.v1")
         assert len(dead) >= POISON * len(kinds)
 
@@ -99,6 +107,46 @@ async def test_records_of_a_newer_version_are_handled_beside_ours(start: Start) 
         assert len(evidence.messages) >= len(load.sent) + len(later)
 
 
+async def test_two_versions_of_each_service_side_by_side_understand_each_other(start: Start) -> None:
+    async with start() as running, AsyncExitStack() as stack:
+        now = running.installed.running
+        async with Load(now, per_second=25, confirm_seconds=180) as load:
+            await until_confirmed(load.sent, 30)
+            newer = [await _of_the_newer_version(running, service, stack) for service in EXCHANGING]
+            await wait_until(lambda: _is_written_by_both(running), 60, "both versions write to every topic")
+            await until_confirmed(load.sent, 50)
+            # What the newer ones wrote last is left to the older.
+            for process in newer:
+                process.send_signal(signal.SIGTERM)
+                await process.wait()
+            await until_confirmed(load.sent, 50)
+        await running.rest(seconds=90)
+
+        await running.judge(load.sent, load.said, at_least=130)
+        assert not load.unconfirmed
+        assert not await topic.read_all(now.kafka, f"{now.topic_prefix}dead-letters.v1")
+
+
+async def _of_the_newer_version(running: System, service: str, stack: AsyncExitStack) -> asyncio.subprocess.Process:
+    process = await running.another(service, inject=NEWER)
+
+    @stack.callback
+    def end() -> None:
+        if process.returncode is None:
+            process.kill()
+
+    return process
+
+
+async def _is_written_by_both(running: System) -> bool:
+    now = running.installed.running
+    for name in ("dispatch.sms.v1", "dispatch.telegram.v1", "attempts.v1", "callbacks.v1"):
+        records = await topic.read_all(now.kafka, f"{now.topic_prefix}{name}")
+        if {"future" in dict(record.headers) for record in records} != {True, False}:
+            return False
+    return True
+
+
 def _of_a_newer_version(value: bytes) -> tuple[str, str, str, bytes]:
     """The same send as another message, written by code that knows more fields than ours."""
     record: dict[str, Any] = msgspec.json.decode(value)
@@ -117,7 +165,11 @@ def _sent_of(sent: list[Sent], message_id: str) -> Sent:
 
 @pytest.mark.parametrize("keeps_days", [7, 0], ids=["kept for a week", "not kept at all"])
 async def test_ten_thousand_old_records_seen_again_send_nothing(
-    own_folder: Path, own_kafka: Any, own_postgres: Any, keeps_days: int
+    own_folder: Path,
+    own_kafka: Any,
+    own_postgres: Any,
+    collector: Collector,
+    keeps_days: int,
 ) -> None:
     kafka: EmbeddedKafka = own_kafka()
     postgres: EmbeddedPostgres = own_postgres()
@@ -127,12 +179,14 @@ async def test_ten_thousand_old_records_seen_again_send_nothing(
         "SWITCHBOARD_TOPIC_PARTITIONS": "6",
     }
     folder = own_folder / "installation"
-    async with system(folder, environment=environment) as running:
+    traced = [f"router:SWITCHBOARD_OTLP_ENDPOINT={collector.url}", "router:SWITCHBOARD_TRACE_SAMPLE_RATIO=1"]
+    options = [part for option in traced for part in ("--env", option)]
+    async with system(folder, *options, environment=environment) as running:
         await _keep_for(running, keeps_days)
         async with Load(running.installed.running, per_second=100, kinds=EVERYDAY) as load:
             await until_confirmed(load.sent, 1_500, seconds=180)
         await running.rest(seconds=120)
-        await running.judge(load.sent, at_least=1_500)
+        await running.judge(load.sent, load.said, at_least=1_500)
         if keeps_days == 0:
             await wait_until(lambda: _contents(postgres.dsn, 0), 60, "contents are purged")
         prefix = running.installed.running.topic_prefix
@@ -143,17 +197,17 @@ async def test_ten_thousand_old_records_seen_again_send_nothing(
         seen_again += await topic.begin_anew(kafka.bootstrap, f"{prefix}{group}", f"{prefix}{name}")
     assert seen_again >= 10_000
 
-    async with system(folder, environment=environment) as running:
+    async with system(folder, *options, environment=environment) as running:
         await until_up(running.installed.process, running.home)
         await running.rest(seconds=240)
 
         after = await _counted(running)
         assert after["submissions"] == before["submissions"], "an old record was submitted again"
         assert after["events"] == before["events"], "an old record made a new callback"
-        await running.judge(load.sent, at_least=1_500)
+        await running.judge(load.sent, load.said, at_least=1_500)
         if keeps_days == 0:
             assert after["callbacks"] == before["callbacks"], "a purged message was told again"
-            await _assert_nowhere(running, postgres.dsn, load.sent)
+            await _assert_nowhere(running, postgres.dsn, load.sent, collector)
 
 
 async def _keep_for(running: System, days: int) -> None:
@@ -184,8 +238,8 @@ async def _counted(running: System) -> dict[str, int]:
     }
 
 
-async def _assert_nowhere(running: System, dsn: str, sent: list[Sent]) -> None:
-    """The texts are in no row, in no log of a service, and in no topic once its retention has passed."""
+async def _assert_nowhere(running: System, dsn: str, sent: list[Sent], traces: Collector) -> None:
+    """The texts are in no row, log or trace, and in no topic once its retention has passed."""
     now = running.installed.running
     run = sent[0].mark.partition("-")[0]
     rows = await _tables_with(dsn, run)
@@ -193,6 +247,8 @@ async def _assert_nowhere(running: System, dsn: str, sent: list[Sent]) -> None:
     # The first line of what a service writes may hold settings; nothing may hold texts.
     told = [log.name for log in sorted(running.home.logs.iterdir()) if run in log.read_text(errors="replace")]
     assert not told, f"the text is in the logs of {told}"
+    assert len({span.trace_id for span in traces.spans}) >= len(sent)
+    assert not [span.name for span in traces.spans if run in str(span)], "the text is in a trace"
     topics = [f"{now.topic_prefix}{name}" for name in (*GROUPS.values(), "dead-letters.v1")]
     await topic.let_retention_pass(now.kafka, topics)
     left = [name for name in topics for record in await topic.read_all(now.kafka, name) if run.encode() in

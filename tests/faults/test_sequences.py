@@ -38,7 +38,7 @@ async def test_faults_in_a_random_order_break_no_promise(start_apart: StartApart
             await until_confirmed(load.sent, 20, seconds=120)
         await apart.system.rest(seconds=180, idle_seconds=6)
 
-        await apart.system.judge(load.sent, at_least=150)
+        await apart.system.judge(load.sent, load.said, at_least=150)
         assert not load.unconfirmed
 
 

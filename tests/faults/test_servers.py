@@ -1,6 +1,8 @@
 """Broker and database killed, restarted, away."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -8,6 +10,8 @@ from tests.faults.apart import Apart
 from tests.faults.conftest import StartApart
 from tests.faults.load import Load
 from tests.faults.system import until_confirmed
+
+from switchboard.testing import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
@@ -28,6 +32,15 @@ async def _broker_away(apart: Apart) -> None:
     await apart.kafka.start_async()
 
 
+async def _database_stopped_at_once(apart: Apart) -> None:
+    """PostgreSQL's immediate shutdown: sessions are cut, and what is not in its log is lost."""
+    pid = apart.postgres.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGQUIT)
+    await wait_until(lambda: not apart.postgres.running, 30, "PostgreSQL stopped")
+    await apart.postgres.start_async()
+
+
 async def _database_killed(apart: Apart) -> None:
     apart.postgres.kill()
     await apart.postgres.start_async()
@@ -41,8 +54,8 @@ async def _database_away(apart: Apart) -> None:
 
 @pytest.mark.parametrize(
     "faults",
-    [(_broker_killed, _broker_restarted, _broker_away), (_database_killed, _database_away)],
-    ids=["broker killed, restarted, away 30 s", "database killed, away 60 s"],
+    [(_broker_killed, _broker_restarted, _broker_away), (_database_stopped_at_once, _database_killed, _database_away)],
+    ids=["broker killed, restarted, away 30 s", "database stopped at once, killed, away 60 s"],
 )
 async def test_a_server_that_goes_and_comes_back_costs_nothing(
     start_apart: StartApart, faults: tuple[Callable[[Apart], Awaitable[None]], ...]
@@ -55,5 +68,5 @@ async def test_a_server_that_goes_and_comes_back_costs_nothing(
                 await until_confirmed(load.sent, 60)
         await apart.system.rest(seconds=120)
 
-        await apart.system.judge(load.sent, at_least=150)
+        await apart.system.judge(load.sent, load.said, at_least=150)
         assert not load.unconfirmed

@@ -21,7 +21,7 @@ async def test_a_webhook_down_and_back_is_told_everything_in_order(start: Start,
             await until_confirmed(load.sent, 50)
         await system.rest(seconds=120, idle_seconds=6)
 
-        await system.judge(load.sent, at_least=250)
+        await system.judge(load.sent, load.said, at_least=250)
 
 
 async def test_what_providers_take_without_an_answer_is_unknown_and_never_sent_again(start: Start) -> None:
@@ -43,7 +43,7 @@ async def test_what_providers_take_without_an_answer_is_unknown_and_never_sent_a
         # Longer than an adapter waits for an answer.
         await system.rest(seconds=180, idle_seconds=35)
 
-        await system.judge(load.sent, at_least=500)
+        await system.judge(load.sent, load.said, at_least=500)
 
 
 async def _receiver(system: System, behaviour: dict[str, Any]) -> None:

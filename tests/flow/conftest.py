@@ -1,5 +1,7 @@
 """One installation for all flow tests of the whole system, on the run's servers."""
 
+import os
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +18,7 @@ async def installation(run_folder: Path, postgres_dsn: str, kafka: str) -> Async
     """Every service as a process, the simulator included, with a database and topics of its own.
 
     It is shared: use numbers of your own (`new_number`), and set back what you change of the app.
+    `SWITCHBOARD_FLOW_OPTIONS` holds further options of `switchboard up`.
     """
     name = f"installation_{uuid4().hex[:12]}"
     server = await asyncpg.connect(postgres_dsn)
@@ -27,7 +30,8 @@ async def installation(run_folder: Path, postgres_dsn: str, kafka: str) -> Async
         "SWITCHBOARD_TOPIC_PARTITIONS": "6",
     }
     try:
-        async with installed(run_folder / name, environment=environment) as running:
+        options = shlex.split(os.environ.get("SWITCHBOARD_FLOW_OPTIONS", ""))
+        async with installed(run_folder / name, *options, environment=environment) as running:
             yield running
     finally:
         await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
