@@ -30,6 +30,8 @@ _SUBMITTED: Final = Status.QUEUED_ON_CHANNEL
 _ULID: Final = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 #: What the timeline says where a channel was left although it had the message.
 _LEFT_IN_VAIN: Final = ("no report in time", "failed receipt", "stayed unknown")
+#: What it says where a channel was left before anything was planned on it.
+_NOT_ENTERED: Final = ("gate closed",)
 
 
 class Violation(Struct, frozen=True):
@@ -269,12 +271,10 @@ def _channels_in_turn(evidence: Evidence) -> Iterator[Violation]:
 def _was_left(evidence: Evidence, message_id: MessageId, step: int) -> bool:
     """Whether a step had failed, timed out or was closed when the next one was tried."""
     attempts = [attempt for attempt in evidence.tried.get(message_id, ()) if attempt.step == step]
-    if not attempts:
-        return True
-    if attempts[-1].state == "cancelled" or isinstance(attempts[-1].outcome, Rejected | FailedForNow):
+    if attempts and (attempts[-1].state == "cancelled" or isinstance(attempts[-1].outcome, Rejected | FailedForNow)):
         return True
     notes = [moment.entry.note for moment in evidence.timeline.get(message_id, ())]
-    return any(left in note for note in notes for left in _LEFT_IN_VAIN)
+    return any(left in note for note in notes for left in (_LEFT_IN_VAIN if attempts else _NOT_ENTERED))
 
 
 # -- what the evidence says

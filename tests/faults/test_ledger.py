@@ -177,6 +177,9 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
     "a lower channel tried though the higher one has it": ("I5", lambda e: replace(
         e, submissions=[*e.submissions, line(SECOND, "TELEGRAM")],
         attempts=[*e.attempts, attempt(SECOND, 2, step=1, channel="TELEGRAM", identity=CHAT[1])])),
+    "a lower channel tried though nobody tried the higher one": ("I5", lambda e: replace(
+        e, submissions=[line(FIRST), line(SECOND, "TELEGRAM")],
+        attempts=[attempt(FIRST), attempt(SECOND, step=1, channel="TELEGRAM", identity=CHAT[1])])),
     "a higher channel tried after the switch": ("I5", lambda e: replace(
         e, submissions=[line(FIRST), line(SECOND, "TELEGRAM"), line(SECOND)],
         attempts=[*e.attempts, attempt(SECOND, 2, step=1, channel="TELEGRAM", identity=CHAT[1])])),
