@@ -54,6 +54,11 @@ PLANTED = {
         f" VALUES ('{_PROJECT}', 'k', 'h', $1, now() - interval '1 hour', true)"
     ],
     "forgotten": [_message(due="-1 hour")],
+    "outcome unheard": [
+        _message(),
+        _attempt("claimed"),
+        "UPDATE switchboard.attempts SET state = 'finished', finished_at = now() - interval '1 minute'",
+    ],
     "attempt left open": [_message("FINAL", final=True), _attempt()],
     "attempt in no line": [_message(), _attempt(before="NULL")],
     "item without attempt": [_message(), _attempt("cancelled"), _LANE.format(waiting=1, in_flight=0), _ITEM],

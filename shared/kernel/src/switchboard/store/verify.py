@@ -58,6 +58,16 @@ CHECKS: Final = (
         """,
     ),
     Check(
+        "outcome unheard",
+        "how the attempt went is recorded and its message knows nothing of it",
+        """
+        SELECT a.message_id AS subject, a.step || '.' || a.submission AS detail FROM switchboard.attempts a
+        JOIN switchboard.messages m ON m.id = a.message_id
+        WHERE a.state = 'finished' AND a.finished_at < switchboard.now() - make_interval(secs => $1)
+          AND m.phase IN ('SENDING', 'CLAIMED') AND (m.step, m.submission) = (a.step, a.submission)
+        """,
+    ),
+    Check(
         "attempt left open",
         "its message has moved on and the attempt is still planned",
         """
