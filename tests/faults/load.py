@@ -132,6 +132,8 @@ class Load:
                 task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=error is not None)
         await self._client.close()
+        # Closed it keeps its connections; gone it does not, and ingress may be back where it was.
+        self._client = None
         if error is None:
             assert not self.wrong, f"{len(self.wrong)} answers, first {self.wrong[0]}"
 
