@@ -37,6 +37,7 @@ def _of(pid: int) -> Footprint:
 async def assert_back(system: System, before: Mapping[str, Footprint]) -> None:
     """Raise AssertionError naming the service that kept more than it had, or the group that is behind."""
     for name, now in (await footprints(system)).items():
+        print(f"{name}: {before[name]} before, {now} after", flush=True)
         most = before[name].resident_bytes + _MORE_BYTES
         assert now.resident_bytes <= most, f"I6 {name}: {now} after, {before[name]} before"
         assert now.descriptors <= before[name].descriptors + _MORE_DESCRIPTORS, f"I6 {name}: {now}, {before[name]}"
