@@ -11,14 +11,9 @@ from msgspec import Struct, structs
 from tests.faults.proxy import Proxy
 from tests.faults.system import System, behind, system
 
-import switchboard_channels
-from switchboard.channel.registry import manifests
-from switchboard.configuration import ConfigurationStore
 from switchboard.embedded import EmbeddedKafka, EmbeddedPostgres, free_port
 from switchboard.embedded.port import is_free
-from switchboard.secrets import KeyRing
-from switchboard.store.pool import open_pool
-from switchboard_standalone.development import ACCOUNT, RECEIVER, SMS, smsc_settings
+from switchboard_standalone.development import RECEIVER
 
 #: The links, by what is at their far end.
 BROKER: Final = "broker"
@@ -85,17 +80,11 @@ async def apart(
 
 async def _lead_through(running: System, smsc: Proxy, webhook: Proxy) -> None:
     """Tell the configuration that SMSC and webhook are where their proxies are."""
-    now = running.installed.running
-    pool = await open_pool(now.postgres, size=2, service="faults")
-    try:
-        keys = KeyRing.parse(running.home.secret_keys())
-        store = ConfigurationStore(pool, keys, manifests(switchboard_channels))
-        await store.put_account(SMS, ACCOUNT, smsc_settings(smsc.port))
-        found = await store.webhook(now.webhook_id)
+    await running.lead_smsc(smsc.port)
+    async with running.configuration() as store:
+        found = await store.webhook(running.installed.running.webhook_id)
         assert found is not None
         await store.put_webhook(structs.replace(found, target=f"http://{webhook.address}/receiver/{RECEIVER}"))
-    finally:
-        await pool.close()
 
 
 def _two_free_ports() -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -22,10 +23,15 @@ from tests.faults.evidence import Evidence, Said, Sent, read_database, read_log
 from tests.faults.ledger import Violation, account, check
 from tests.flow.installed import Installed, installed
 
-from switchboard.store.pool import TRANSIENT_ERRORS
+import switchboard_channels
+from switchboard.channel.registry import manifests
+from switchboard.configuration import ConfigurationStore
+from switchboard.secrets import KeyRing
+from switchboard.store.pool import TRANSIENT_ERRORS, open_pool
 from switchboard.store.verify import verify
 from switchboard.testing import wait_until
 from switchboard_simulator.journal import Callback, Submission
+from switchboard_standalone.development import ACCOUNT, SMS, smsc_settings
 
 #: What a fault may hit. The simulator is the world outside: it stays.
 SERVICES: Final = ("ingress", "router", "channel-adapter", "callback-delivery")
@@ -202,6 +208,22 @@ class System:
         async with self.installed.database() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def configuration(self) -> AsyncIterator[ConfigurationStore]:
+        """The installation's configuration, to change it."""
+        pool = await open_pool(self.installed.running.postgres, size=2, service="faults")
+        try:
+            keys = KeyRing.parse(self.home.secret_keys())
+            yield ConfigurationStore(pool, keys, manifests(switchboard_channels))
+        finally:
+            await pool.close()
+
+    async def lead_smsc(self, port: int, **settings: object) -> None:
+        """Say anew where the development account's SMSC is, and how it is treated: settings of the account."""
+        made = msgspec.json.decode(smsc_settings(port)) | settings
+        async with self.configuration() as store:
+            await store.put_account(SMS, ACCOUNT, msgspec.json.encode(made))
+
     # -- rest
 
     async def rest(self, *, seconds: float = 60.0, idle_seconds: float = IDLE_SECONDS) -> None:
@@ -258,8 +280,8 @@ class System:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _move_clock(self, seconds: float) -> None:
-        # A little more: deadlines lie close together.
-        seconds += 1.0
+        # A little more: deadlines lie close together, and nothing is under way that a jump could make late.
+        seconds += 5.0
         if self._moved_seconds + seconds > _FARTHEST_SECONDS:
             return
         self._moved_seconds += seconds

@@ -40,7 +40,7 @@ async def test_bad_links_lose_nothing_and_repeat_nothing(start_apart: StartApart
                     # A link that was dead stays dead to those who had it open.
                     proxy.cut_once()
                 await until_confirmed(load.sent, 20, seconds=120)
-        await system.rest(seconds=150, idle_seconds=6)
+        await system.rest(seconds=150, idle_seconds=3)
 
         await system.judge(load.sent, load.said, at_least=200)
         assert not load.unconfirmed
