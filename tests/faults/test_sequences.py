@@ -29,8 +29,7 @@ async def test_faults_in_a_random_order_break_no_promise(start_apart: StartApart
             apart.system.installed.running, per_second=20, kinds=any_end, seed=seed, confirm_seconds=240
         ) as load:
             await until_confirmed(load.sent, 40)
-            for step in range(STEPS):
-                fault = chance.choice(FAULTS)
+            for step, fault in enumerate(chance.sample(FAULTS, STEPS)):
                 print(f"seed {seed}, step {step}: {fault.__name__}", flush=True)
                 await fault(apart, chance)
                 if chance.random() < 0.6:
