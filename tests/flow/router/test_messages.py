@@ -143,6 +143,23 @@ async def test_a_retry_is_dispatched_when_its_time_comes(router: Router):
     assert [order.submission for order in await router.dispatched(SMS)] == [1, 2]
 
 
+async def test_an_attempt_nobody_claims_is_published_once_more_and_then_tried_again_later(router: Router):
+    sent = router.accepted(PHONE)
+    await router.plan(sent)
+    notes = []
+    for seconds in (31, 62):
+        await router.context.pool.execute("UPDATE clock SET shift = make_interval(secs => $1)", seconds)
+        due_at = (await router.message(sent.message_id)).progress.claim_due_at
+        assert due_at is not None
+        await router.tell(TimerFired(sent.message_id, due_at))
+        row = await router.context.pool.fetchrow("SELECT state, republished FROM attempts")
+        assert row is not None
+        notes.append(((await router.message(sent.message_id)).progress.phase, row["state"], row["republished"]))
+
+    assert notes == [("SENDING", "planned", True), ("RETRYING", "cancelled", True)]
+    assert [order.submission for order in await router.dispatched(SMS)] == [1, 1]
+
+
 async def test_a_timer_acts_on_an_outcome_that_was_recorded_and_never_told(router: Router):
     sent = router.accepted(PHONE)
     await router.plan(sent)

@@ -141,10 +141,11 @@ async def carry_out(
     store.insert_attempts(writes, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch])
     await lanes.write_into(writes, connection)
     await remember_choices(context, connection, _dispatches(decided))
-    await store.republish(connection, _republished(decided))
     held = await writes.execute(connection, returning="" if looks is None else "held")
     if looks is not None and len(held) < len(decided):
         raise Moved
+    # Only now: an attempt that this very transaction has changed would not be as it was seen.
+    await store.republish(connection, _republished(decided))
     return [Output(item.after, item.decision.effects, _send_before(item, slots)) for item in decided if _leads_on(item)]
 
 
