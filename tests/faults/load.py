@@ -137,7 +137,7 @@ class Load:
         if error is None:
             assert not self.wrong, f"{len(self.wrong)} answers, first {self.wrong[0]}"
 
-    async def caught_up(self, *, seconds: float = 60.0) -> None:
+    async def caught_up(self, *, seconds: float = 120.0) -> None:
         """Wait until everything is confirmed that is not yet."""
         waiting = set(self.unconfirmed)
         await wait_until(
