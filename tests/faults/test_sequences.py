@@ -72,10 +72,11 @@ async def _hurt_a_link(apart: Apart, chance: random.Random) -> None:
 
 
 async def _refuse_callbacks(apart: Apart, chance: random.Random) -> None:
-    count = chance.randrange(5, 60)
-    await apart.system.installed.simulator(
-        "PUT", "/receivers/app", behaviour={"mode": "answer", "status": 503, "count": count}
-    )
+    # For a time, not for a number: a closed gate lets one probe through at a time, and that takes hours of clock.
+    receiver = apart.system.installed.simulator
+    await receiver("PUT", "/receivers/app", behaviour={"mode": "answer", "status": 503})
+    await asyncio.sleep(chance.uniform(1, 8))
+    await receiver("PUT", "/receivers/app", behaviour={"mode": "answer", "status": 200})
 
 
 async def _have_a_provider_fail(apart: Apart, chance: random.Random) -> None:
