@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from switchboard.settings import CommonSettings, SettingsError, read_settings
-from switchboard.store.pool import TRANSIENT_ERRORS, Pool, open_pool
+from switchboard.store.pool import PLANS_WITHOUT_STATISTICS, TRANSIENT_ERRORS, Pool, open_pool
 
 EXIT_BAD_SETTINGS: Final = 2
 EXIT_FATAL: Final = 70
@@ -110,8 +110,13 @@ class Runtime(Generic[S]):
 Compose = Callable[[Runtime[S]], AbstractAsyncContextManager[None]]
 
 
-def run(service: str, kind: type[S], compose: Compose[S]) -> None:
-    """Run a service process to its end, and exit with a code that says how it ended."""
+def run(
+    service: str, kind: type[S], compose: Compose[S], *, plans: Mapping[str, str] = PLANS_WITHOUT_STATISTICS
+) -> None:
+    """Run a service process to its end, and exit with a code that says how it ended.
+
+    `plans` says how the statements on its pool are planned (`store.pool`).
+    """
     try:
         settings = read_settings(kind)
     except SettingsError as error:
@@ -119,7 +124,7 @@ def run(service: str, kind: type[S], compose: Compose[S]) -> None:
         sys.exit(EXIT_BAD_SETTINGS)
     configure_logs(service, settings.log_level)
     try:
-        fatal = uvloop.run(_serve(service, settings, compose))
+        fatal = uvloop.run(_serve(service, settings, compose, plans))
     except SettingsError as error:
         sys.stderr.write(f"{service}: {error}\n")
         sys.exit(EXIT_BAD_SETTINGS)
@@ -140,10 +145,10 @@ def spare_collections() -> None:
     gc.set_threshold(_OBJECTS_TO_COLLECTION, 20, 20)
 
 
-async def _serve(service: str, settings: S, compose: Compose[S]) -> str | None:
+async def _serve(service: str, settings: S, compose: Compose[S], plans: Mapping[str, str]) -> str | None:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        pool = await _database(service, settings)
+        pool = await _database(service, settings, plans)
         stack.push_async_callback(_close, pool)
         runtime = Runtime(service, settings, pool)
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -241,12 +246,14 @@ def configure_logs(service: str, level: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
 
 
-async def _database(service: str, settings: CommonSettings) -> Pool:
+async def _database(service: str, settings: CommonSettings, plans: Mapping[str, str]) -> Pool:
     """Open the pool, waiting for a database that is just starting."""
     deadline = asyncio.get_running_loop().time() + _DATABASE_WAIT_SECONDS
     while True:
         try:
-            return await open_pool(settings.postgres_dsn.get_secret_value(), size=settings.pool_size, service=service)
+            return await open_pool(
+                settings.postgres_dsn.get_secret_value(), size=settings.pool_size, service=service, plans=plans
+            )
         except TRANSIENT_ERRORS as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise

@@ -1,6 +1,7 @@
 """The database pool, with time-outs everywhere (DESIGN 5)."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import asyncpg
@@ -25,6 +26,9 @@ PLANS_WITHOUT_STATISTICS: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
+#: For pages of lists, whose conditions are switched on and off by their parameters: a plan for all of them would read
+#: every earlier page to find the next one.
+PLANS_FOR_EACH_CALL: Final = {**PLANS_WITHOUT_STATISTICS, "plan_cache_mode": "force_custom_plan"}
 
 #: The database is away or busy: what was asked for may be asked again.
 TRANSIENT_ERRORS: Final = (
@@ -48,11 +52,17 @@ TRANSIENT_ERRORS: Final = (
 
 
 async def open_pool(
-    dsn: str, *, size: int, service: str, idle_transaction_seconds: float = IDLE_TRANSACTION_SECONDS
+    dsn: str,
+    *,
+    size: int,
+    service: str,
+    plans: Mapping[str, str] = PLANS_WITHOUT_STATISTICS,
+    idle_transaction_seconds: float = IDLE_TRANSACTION_SECONDS,
 ) -> Pool:
     """Open a pool of at most `size` connections that find the tables without a schema name.
 
-    The server ends a transaction in which nothing is said for `idle_transaction_seconds`.
+    `plans` says how statements are planned. The server ends a transaction in which nothing is said for
+    `idle_transaction_seconds`.
     """
     pool: Pool = await asyncpg.create_pool(
         dsn,
@@ -66,7 +76,7 @@ async def open_pool(
             "search_path": "switchboard, public",
             "application_name": service,
             "idle_in_transaction_session_timeout": f"{idle_transaction_seconds * 1000:.0f}ms",
-            **PLANS_WITHOUT_STATISTICS,
+            **plans,
         },
     )
     return pool
