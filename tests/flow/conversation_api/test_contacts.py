@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.flow.conversation_api.changes import ChangesTopic
 from tests.flow.conversation_api.objects import CHAT, PHONE, STORED_PHONE, a_contact, a_conversation
-from tests.flow.ingress.conftest import OTHER_PROJECT, Client
+from tests.flow.ingress.conftest import OTHER_PROJECT, Client, a_send
 
 from switchboard.configuration import App
 from switchboard.ids import mint
@@ -40,6 +41,9 @@ BAD_CONTACTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"channel_identities": [{"channel": "PIGEON", "identity": "1"}]}, ["channel_identities[0].channel"]),
     ({"channel_identities": [{"channel": "SMS", "identity": "abc"}]}, ["channel_identities[0].identity"]),
     ({"channel_identities": [{"channel": "SMS", "identity": " "}]}, ["channel_identities[0].identity"]),
+    ({"channel_identities": [{"channel": "KAKAOTALK", "identity": "x" * 257}]}, ["channel_identities[0].identity"]),
+    ({"channel_identities": [{"channel": "WHATSAPP", "identity": "1" * 257}]}, ["channel_identities[0].identity"]),
+    ({"channel_identities": [PHONE], "external_id": "x" * 513}, ["external_id"]),
     ({"channel_identities": [PHONE, PHONE]}, ["channel_identities[1]"]),
     ({"channel_identities": [{"channel": "MESSENGER", "identity": "9"}]}, ["channel_identities[0].app_id"]),
     ({"channel_identities": [PHONE], "metadata": "x" * 1025}, ["metadata"]),
@@ -198,3 +202,43 @@ async def test_a_profile_is_refused_for_channels_that_are_not_here(call: Client,
     )
 
     assert (refused.status, refused.fields) == (400, ["channel"])
+
+
+async def test_the_longest_texts_a_contact_may_have_are_found_again(call: Client):
+    longest = "".join(chr(0x1F300 + number) for number in range(512))
+    made = await a_contact(call, {"channel": "KAKAOTALK", "identity": longest[:256]}, external_id=longest)
+
+    for query in (f"external_id={quote(longest)}", f"channel=KAKAOTALK&identity={quote(longest[:256])}"):
+        assert (await call("GET", f"/contacts?{query}")).json["contacts"] == [made]
+
+
+async def test_a_contact_id_too_long_to_be_one_is_refused_before_it_is_sent(call: Client, app: App):
+    for path in ("/messages:send", "/messages:explain", "/capability:query"):
+        refused = await call("POST", path, a_send(app, recipient={"contact_id": "x" * 129}))
+        assert refused.fields == ["recipient.contact_id"]
+
+
+LISTS = {
+    "/messages": ("app_id", "channel_identity", "contact_id", "conversation_id", "page_token"),
+    "/contacts": ("external_id",),
+    "/conversations": ("app_id", "contact_id"),
+    "/conversations:recent": ("app_id",),
+    "/events": ("conversation_id", "contact_id"),
+    "/apps/{app}/callbacks": ("webhook_id", "message_id"),
+}
+
+
+@pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in LISTS.items() for name in names])
+async def test_a_filter_that_no_row_can_match_is_refused_by_name(call: Client, app: App, path: str, name: str):
+    refused = await call("GET", f"{path.format(app=app.id)}?{name}=a%00b")
+
+    assert (refused.status, refused.fields) == (400, [name])
+
+
+@pytest.mark.parametrize(
+    "path", ["/contacts/{}", "/conversations/{}", "/messages/{}", "/events/{}", "/webhooks/{}", "/apps/{}"]
+)
+async def test_an_id_that_no_row_can_have_is_nobodys(call: Client, path: str):
+    for method, body in (("GET", None), ("PATCH", {"metadata": "m"}), ("DELETE", None)):
+        answer = await call(method, path.format("a%00b"), body)
+        assert answer.status == 404

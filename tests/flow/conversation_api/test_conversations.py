@@ -187,6 +187,8 @@ async def test_injected_messages_are_read_in_the_order_of_their_times(call: Clie
         ({"direction": "TO_CONTACT"}, ["direction"]),
         ({"direction": "SIDEWAYS"}, ["direction"]),
         ({"channel_identity": {"channel": "SMS", "identity": ""}}, ["channel_identity.identity"]),
+        ({"channel_identity": {"channel": "KAKAOTALK", "identity": "x" * 257}}, ["channel_identity.identity"]),
+        ({"sender_id": "a\x00b"}, ["sender_id"]),
         ({"processing_mode": "DISPATCH"}, ["processing_mode"]),
     ],
 )

@@ -69,6 +69,7 @@ async def test_an_event_is_accepted_when_the_broker_has_it(call: Client, app: Ap
         ({"recipient": {}}, "recipient"),
         ({"event_metadata": "x" * 1025}, "event_metadata"),
         ({"callback_url": "nowhere"}, "callback_url"),
+        ({"callback_url": "https://quay.example/" + "x" * 722}, "callback_url"),
         ({"app_id": ""}, "app_id"),
     ],
 )

@@ -163,6 +163,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("an unknown enum", {"message": {"card_message": {"title": "t", "height": "HUGE"}}},
      ["message.card_message.height"]),
     ("a bad callback URL", {"callback_url": "quay.example"}, ["callback_url"]),
+    ("a long callback URL", {"callback_url": "https://quay.example/" + "x" * 722}, ["callback_url"]),
     ("an unknown property", {"channel_properties": {"SMOKE": "1"}}, ["channel_properties.SMOKE"]),
     ("a long property", {"channel_properties": {"SMS_SENDER": "x" * 1025}}, ["channel_properties.SMS_SENDER"]),
     ("long metadata", {"message_metadata": "x" * 1025}, ["message_metadata"]),

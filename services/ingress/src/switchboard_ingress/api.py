@@ -23,6 +23,7 @@ from switchboard_ingress.auth import Authenticator
 from switchboard_ingress.body import Body
 from switchboard_ingress.callbacks import Callbacks
 from switchboard_ingress.capability import Capabilities
+from switchboard_ingress.checks import NO_NUL
 from switchboard_ingress.consents import Consents
 from switchboard_ingress.contacts import Contacts
 from switchboard_ingress.conversations import Conversations
@@ -160,12 +161,14 @@ class Api:
     async def _routed(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], project_id: ProjectId, rest: str
     ) -> Answer:
+        if "\x00" in rest:
+            # PostgreSQL keeps no NUL, so nothing has such an id.
+            raise NotFound("There is no such thing in the project.")
         operation, path = _find(self._router, scope, rest)
         body = await self._read(receive, headers)
         if scope["method"] in ("POST", "PATCH", "PUT"):
             _check_json(headers, body)
-        query = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        return success(await operation(Call(project_id, path, query, body)))
+        return success(await operation(Call(project_id, path, _query(scope), body)))
 
     async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         """The whole body. Raises TooLarge before more than the limit is in memory, ClientGone."""
@@ -193,6 +196,14 @@ class Api:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+
+
+def _query(scope: Scope) -> tuple[tuple[str, str], ...]:
+    """The query's names and values. Raises BadRequest for a value that no row can hold."""
+    query = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    if found := [Violation(name, NO_NUL) for name, value in query if "\x00" in value]:
+        raise BadRequest(*found)
+    return query
 
 
 def _check_json(headers: dict[bytes, bytes], body: bytes) -> None:

@@ -22,6 +22,9 @@ MAX_CORRELATION_ID: Final = 128
 MAX_PROPERTY: Final = 1024
 MAX_SECRET: Final = 256
 MAX_TARGET: Final = 742
+#: Nothing that names a person or a thing is longer, and an index can hold it.
+MAX_ID: Final = 128
+MAX_IDENTITY: Final = 256
 MAX_SCOPE: Final = 1024
 MAX_RESPONSE_TYPE: Final = 64
 MAX_OVERLAP_SECONDS: Final = 30 * 86_400
@@ -46,7 +49,8 @@ CONTRACT_PROPERTIES: Final = frozenset(
 #: These say "not now", so they cannot end anything.
 _LATER: Final = frozenset({408, 425, 429})
 _TTL: Final = re.compile(r"[0-9]{1,15}s")
-_NO_NUL: Final = "must not hold a NUL character"
+#: PostgreSQL keeps none in a text.
+NO_NUL: Final = "must not hold a NUL character"
 #: NUL as JSON writes it, told from a backslash followed by "u0000".
 _ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 #: Hosts of the service this one is compatible with may not be called back (conversation-api 9.1).
@@ -60,7 +64,29 @@ def at_most(field: str, text: str | None, limit: int) -> Iterator[Violation]:
     if len(text) > limit:
         yield Violation(field, f"at most {limit} characters, not {len(text)}")
     if "\x00" in text:
-        yield Violation(field, _NO_NUL)
+        yield Violation(field, NO_NUL)
+
+
+def check_id(field: str, id: str) -> Iterator[Violation]:
+    """The id of something is there, and short enough to be one."""
+    if not id:
+        yield Violation(field, "is required")
+    yield from at_most(field, id, MAX_ID)
+
+
+def check_identity(field: str, spelled: str) -> Iterator[Violation]:
+    """Somebody's identity on a channel is there, and short enough to be looked for."""
+    if not spelled.strip():
+        yield Violation(field, "is required")
+    yield from at_most(field, spelled, MAX_IDENTITY)
+
+
+def check_url(field: str, url: str) -> Iterator[Violation]:
+    """An address to call back, of the length that the contract allows webhooks."""
+    if (size_bytes := len(url.encode())) > MAX_TARGET:
+        yield Violation(field, f"at most {MAX_TARGET} bytes, not {size_bytes}")
+    if not well_formed_url(url):
+        yield Violation(field, "an absolute http or https URL is expected")
 
 
 def json_at_most(field: str, value: Mapping[str, Any] | None, limit: int) -> Iterator[Violation]:
@@ -70,7 +96,7 @@ def json_at_most(field: str, value: Mapping[str, Any] | None, limit: int) -> Ite
     written = msgspec.json.encode(value)
     yield from at_most(field, written.decode(), limit)
     if _ESCAPED_NUL.search(written):
-        yield Violation(field, _NO_NUL)
+        yield Violation(field, NO_NUL)
 
 
 def read_ttl(text: str | None) -> int | None:
@@ -229,12 +255,10 @@ def _check_filled(where: str, value: object) -> Iterator[Violation]:
 
 def _check_target(target: str) -> Iterator[Violation]:
     yield from _required("target", target)
-    yield from at_most("target", target, MAX_TARGET)
     if not target:
         return
-    if not well_formed_url(target):
-        yield Violation("target", "an absolute http or https URL is expected")
-    elif _FORBIDDEN_HOST.fullmatch(urlsplit(target).hostname or ""):
+    yield from check_url("target", target)
+    if well_formed_url(target) and _FORBIDDEN_HOST.fullmatch(urlsplit(target).hostname or ""):
         yield Violation("target", "this host may not be called back")
 
 

@@ -74,7 +74,7 @@ class Consents:
         app = await self._apps.find(project_id, app_id)
         # Numbers are kept without "+", which a client may not have percent-encoded.
         spelled = identity.strip().removeprefix("+")
-        records = [] if "\x00" in spelled else await store.audit(self._pool, AppId(app.id), spelled)
+        records = await store.audit(self._pool, AppId(app.id), spelled)
         return ConsentAudit(
             Listed(spelled),
             [

@@ -31,7 +31,7 @@ from switchboard.store import conversations
 from switchboard.store.contacts import Conflict
 from switchboard.validation import Violation
 from switchboard_ingress.body import Body
-from switchboard_ingress.checks import MAX_METADATA, at_most
+from switchboard_ingress.checks import MAX_METADATA, at_most, check_identity
 from switchboard_ingress.errors import BadRequest, NotFound
 from switchboard_ingress.paging import PageTokens, page_size
 from switchboard_ingress.patching import patched
@@ -40,6 +40,8 @@ from switchboard_ingress.writing import Writer, Writing
 
 MOST_A_PAGE: Final = 20
 MAX_TEXT: Final = 1024
+#: Contacts are looked for by it, and an index holds no more.
+MAX_EXTERNAL_ID: Final = 512
 #: The channels that tell a person's name (conversation-api 4.4).
 PROFILE_CHANNELS: Final = frozenset({"MESSENGER", "INSTAGRAM", "VIBER", "LINE"})
 LANGUAGES: Final = frozenset(
@@ -51,6 +53,12 @@ LANGUAGES: Final = frozenset(
         "TR", "UK", "UR", "UZ", "VI", "ZU",
     )
 )  # fmt: skip
+_LIMITS: Final = {
+    "display_name": MAX_TEXT,
+    "email": MAX_TEXT,
+    "external_id": MAX_EXTERNAL_ID,
+    "metadata": MAX_METADATA,
+}
 FIELDS: Final = Contact.__struct_fields__
 
 _body: Final = Body(ContactInput)
@@ -105,10 +113,8 @@ class Contacts:
 
     async def get(self, project_id: ProjectId, contact_id: str) -> Contact:
         """One contact. Raises NotFound."""
-        contact = None
-        if "\x00" not in contact_id:
-            async with self._writer.pool.acquire() as connection:
-                contact = await store.read(connection, project_id, ContactId(contact_id))
+        async with self._writer.pool.acquire() as connection:
+            contact = await store.read(connection, project_id, ContactId(contact_id))
         if contact is None:
             raise no_such_contact()
         return contact
@@ -160,7 +166,7 @@ class Contacts:
         request = _merge.read(raw)
         if request.source_id == destination_id:
             raise BadRequest(Violation("source_id", "a contact cannot be merged into itself"))
-        if "\x00" in destination_id + request.source_id:
+        if "\x00" in request.source_id:
             raise no_such_contact()
         async with self._writer.writing(project_id) as writing:
             ids = (ContactId(destination_id), ContactId(request.source_id))
@@ -201,8 +207,6 @@ class Contacts:
     # -- values
 
     async def _locked(self, writing: Writing, contact_id: str) -> Contact:
-        if "\x00" in contact_id:
-            raise no_such_contact()
         wanted = ContactId(contact_id)
         found = (await store.lock(writing.connection, writing.project_id, [wanted])).get(wanted)
         if found is None:
@@ -238,9 +242,8 @@ class Contacts:
                 found.append(Violation(f"channel_priority[{number}]", "unknown channel"))
             elif channel in given.channel_priority[:number]:
                 found.append(Violation(f"channel_priority[{number}]", f"{channel} is there already"))
-        for name in ("display_name", "email", "external_id", "metadata"):
-            text = getattr(given, name)
-            found += at_most(name, text, MAX_METADATA if name == "metadata" else MAX_TEXT)
+        for name, limit in _LIMITS.items():
+            found += at_most(name, getattr(given, name), limit)
         if given.language not in LANGUAGES:
             found.append(Violation("language", "unknown language"))
         if found:
@@ -255,8 +258,8 @@ class Contacts:
         if channel not in CONTRACT_CHANNELS:
             found.append(Violation(f"{where}.channel", "unknown channel"))
         spelled = given.identity
-        if not spelled.strip() or "\x00" in spelled:
-            found.append(Violation(f"{where}.identity", "is required"))
+        if wrong := list(check_identity(f"{where}.identity", spelled)):
+            found += wrong
         else:
             try:
                 spelled = self._normal(channel, spelled)

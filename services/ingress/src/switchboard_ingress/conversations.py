@@ -30,8 +30,11 @@ from switchboard_ingress.body import Body
 from switchboard_ingress.checks import (
     MAX_CONVERSATION_METADATA,
     MAX_CORRELATION_ID,
+    MAX_IDENTITY,
     MAX_METADATA,
     at_most,
+    check_id,
+    check_identity,
     json_at_most,
 )
 from switchboard_ingress.contacts import no_such_contact
@@ -104,7 +107,7 @@ class Conversations:
 
     async def page(self, project_id: ProjectId, query: Mapping[str, str]) -> ConversationList:
         """One page, the newest first. Raises BadRequest without an app or a contact."""
-        app_id, contact_id = _plain(query, "app_id"), _plain(query, "contact_id")
+        app_id, contact_id = query.get("app_id", ""), query.get("contact_id", "")
         if not app_id and not contact_id:
             raise BadRequest(Violation("app_id", "app_id or contact_id is required"))
         only_active, channel = read_flag(query, "only_active"), _channel(query.get("active_channel", ""))
@@ -120,7 +123,7 @@ class Conversations:
 
     async def recent(self, project_id: ProjectId, query: Mapping[str, str]) -> RecentList:
         """One page of an app's conversations with their last messages, in the order of those."""
-        app_id = _plain(query, "app_id")
+        app_id = query.get("app_id", "")
         if not app_id:
             raise BadRequest(Violation("app_id", "is required"))
         order = query.get("order") or "DESC"
@@ -143,10 +146,8 @@ class Conversations:
 
     async def get(self, project_id: ProjectId, conversation_id: str) -> Conversation:
         """One conversation. Raises NotFound."""
-        found = None
-        if "\x00" not in conversation_id:
-            async with self._writer.pool.acquire() as connection:
-                found = await store.read(connection, project_id, ConversationId(conversation_id))
+        async with self._writer.pool.acquire() as connection:
+            found = await store.read(connection, project_id, ConversationId(conversation_id))
         if found is None:
             raise _no_such_conversation()
         return found
@@ -219,6 +220,7 @@ class Conversations:
             found.append(Violation("direction", "TO_APP goes with contact_message, TO_CONTACT with app_message"))
         found += _in_conversation_mode(request.processing_mode)
         found += at_most("metadata", request.metadata, MAX_METADATA)
+        found += at_most("sender_id", request.sender_id, MAX_IDENTITY)
         found += _check_identity(request.channel_identity)
         async with self._writer.writing(project_id) as writing:
             at = self._accept_time(request.accept_time, writing.now, found)
@@ -274,9 +276,7 @@ class Conversations:
     # -- values
 
     async def _locked(self, writing: Writing, conversation_id: str) -> Locked:
-        found = None
-        if "\x00" not in conversation_id:
-            found = await store.lock(writing.connection, writing.project_id, conversation_id)
+        found = await store.lock(writing.connection, writing.project_id, conversation_id)
         if found is None:
             raise _no_such_conversation()
         return found
@@ -329,7 +329,7 @@ class Conversations:
 
 def _conversation(conversation_id: ConversationId, given: ConversationInput) -> Conversation:
     """The conversation that an input makes. Raises BadRequest."""
-    found = [Violation(name, "is required") for name in ("app_id", "contact_id") if not _sane(getattr(given, name))]
+    found = [*check_id("app_id", given.app_id), *check_id("contact_id", given.contact_id)]
     found += at_most("metadata", given.metadata, MAX_METADATA)
     found += at_most("correlation_id", given.correlation_id, MAX_CORRELATION_ID)
     if given.active_channel != UNSPECIFIED and given.active_channel not in CONTRACT_CHANNELS:
@@ -381,11 +381,9 @@ def _in_conversation_mode(mode: ProcessingMode) -> list[Violation]:
 
 
 def _check_identity(given: ContactIdentity) -> list[Violation]:
-    found = []
+    found = list(check_identity("channel_identity.identity", given.identity))
     if given.channel not in CONTRACT_CHANNELS:
         found.append(Violation("channel_identity.channel", "unknown channel"))
-    if not _sane(given.identity):
-        found.append(Violation("channel_identity.identity", "is required"))
     return found
 
 
@@ -393,17 +391,6 @@ def _channel(channel: str) -> str:
     if channel and channel not in CONTRACT_CHANNELS:
         raise BadRequest(Violation("active_channel", "unknown channel"))
     return channel
-
-
-def _plain(query: Mapping[str, str], name: str) -> str:
-    text = query.get(name, "")
-    if "\x00" in text:
-        raise BadRequest(Violation(name, "must not hold a NUL character"))
-    return text
-
-
-def _sane(text: str) -> bool:
-    return bool(text.strip()) and "\x00" not in text
 
 
 def _no_such_conversation() -> NotFound:

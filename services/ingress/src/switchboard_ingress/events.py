@@ -13,9 +13,9 @@ from switchboard.ids import ContactId, MessageId, ProjectId, is_ulid, mint, time
 from switchboard.records import EventAccepted, ProcessingMode
 from switchboard.store import events as store
 from switchboard.store.pool import Pool
-from switchboard.validation import Violation, validate_event, well_formed_url
+from switchboard.validation import Violation, validate_event
 from switchboard_ingress.body import Body
-from switchboard_ingress.checks import MAX_METADATA, at_most
+from switchboard_ingress.checks import MAX_METADATA, at_most, check_url
 from switchboard_ingress.errors import BadRequest, NotFound
 from switchboard_ingress.paging import PageTokens, page_size
 from switchboard_ingress.requests import SendEventRequest
@@ -130,8 +130,7 @@ def accept_event(request: SendEventRequest, app: App, rules: SendRules, event_id
         name = violation.field if violation.field.startswith("event") else f"event.{violation.field}"
         found.append(Violation(name, violation.description))
     found += at_most("event_metadata", request.event_metadata, MAX_METADATA)
-    if request.callback_url and not well_formed_url(request.callback_url):
-        found.append(Violation("callback_url", "an absolute http or https URL is expected"))
+    found += check_url("callback_url", request.callback_url) if request.callback_url else ()
     if found:
         raise BadRequest(*found)
     contact_id = request.recipient.contact_id

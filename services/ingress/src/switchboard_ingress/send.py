@@ -22,14 +22,17 @@ from switchboard.records import AcceptedRecord, CapabilityAsked, EventAccepted, 
 from switchboard.rules.consent import ContentType
 from switchboard.store.pool import TRANSIENT_ERRORS
 from switchboard.topics import MESSAGES_ACCEPTED
-from switchboard.validation import Violation, validate, well_formed_url
+from switchboard.validation import Violation, validate
 from switchboard_ingress.body import Body
 from switchboard_ingress.checks import (
     MAX_CONVERSATION_METADATA,
     MAX_CORRELATION_ID,
     MAX_METADATA,
     at_most,
+    check_id,
+    check_identity,
     check_properties,
+    check_url,
     json_at_most,
     read_ttl,
 )
@@ -185,8 +188,7 @@ def accept(
     found += check_properties(request.channel_properties, rules.manifests)
     found += at_most("message_metadata", request.message_metadata, MAX_METADATA)
     found += at_most("correlation_id", request.correlation_id, MAX_CORRELATION_ID)
-    if request.callback_url and not well_formed_url(request.callback_url):
-        found.append(Violation("callback_url", "an absolute http or https URL is expected"))
+    found += check_url("callback_url", request.callback_url) if request.callback_url else ()
     if found:
         raise BadRequest(*found)
     return MessageAccepted(
@@ -228,8 +230,8 @@ def identities_of(
         found.append(Violation("recipient", "exactly one of contact_id and identified_by is expected"))
     if recipient.contact_id is not None and mode is ProcessingMode.DISPATCH:
         found.append(Violation("recipient.contact_id", "is not known in DISPATCH mode: identified_by is expected"))
-    elif recipient.contact_id is not None and (not recipient.contact_id or "\x00" in recipient.contact_id):
-        found.append(Violation("recipient.contact_id", "is required"))
+    elif recipient.contact_id is not None:
+        found += check_id("recipient.contact_id", recipient.contact_id)
     if recipient.identified_by is None:
         return ()
     where = "recipient.identified_by.channel_identities"
@@ -247,8 +249,8 @@ def identities_of(
         seen.add(channel)
         manifest = rules.manifests.get(channel)
         spelled = identity.identity
-        if not spelled.strip() or "\x00" in spelled:
-            found.append(Violation(f"{place}.identity", "is required"))
+        if wrong := list(check_identity(f"{place}.identity", spelled)):
+            found += wrong
         elif manifest:
             spelled = _collect(found, f"{place}.identity", manifest.normal_identity, spelled) or ""
         scope = app.id if manifest and manifest.app_scoped else ""

@@ -117,7 +117,7 @@ class Webhooks:
 
     async def find(self, project_id: ProjectId, webhook_id: str) -> Webhook:
         """One webhook of a project. Raises NotFound."""
-        webhook = None if "\x00" in webhook_id else await self._store.webhook(WebhookId(webhook_id))
+        webhook = await self._store.webhook(WebhookId(webhook_id))
         if webhook is None or webhook.project_id != project_id:
             raise _no_such_webhook()
         return webhook
