@@ -28,9 +28,11 @@ from switchboard.records import (
     ConversationStopped,
     ProcessingMode,
 )
+from switchboard.rules.route import Candidate, Verdict
 from switchboard.store import contacts
 from switchboard.trigger import Trigger
 
+RCS = ChannelName("RCS")
 NO = Reason(ReasonCode.CHANNEL_REJECT, "no")
 
 
@@ -153,7 +155,7 @@ async def test_a_contact_that_does_not_exist_fails_the_message(talks: Talks):
 
 
 async def test_a_contact_on_no_channel_of_the_app_fails_the_message(talks: Talks):
-    contact = Contact(ContactId(mint()), (ChannelIdentity(ChannelName("RCS"), "46701230001"),))
+    contact = Contact(ContactId(mint()), (ChannelIdentity(RCS, "46701230001"),))
     async with talks.pool.acquire() as connection:
         await contacts.insert(connection, [(PROJECT, contact)], told=1)
     sent = talks.send(contact_id=contact.id)
@@ -161,6 +163,8 @@ async def test_a_contact_on_no_channel_of_the_app_fails_the_message(talks: Talks
     await talks.router.plan(sent)
 
     assert await talks.router.failed_with(sent.message_id) is ReasonCode.NO_CHANNEL_IDENTITY_FOR_CONTACT
+    message = await talks.router.message(sent.message_id)
+    assert message.route.candidates == (Candidate(RCS, Verdict.NOT_INSTALLED),)
 
 
 async def test_records_seen_again_make_nobody_twice_and_tell_the_same(talks: Talks):

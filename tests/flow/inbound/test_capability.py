@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from tests.flow.inbound.conftest import CHAT, PHONE, PROJECT, Listener
 from tests.flow.router.conftest import SMS, TELEGRAM
@@ -72,6 +73,15 @@ async def test_the_only_channel_is_tried_whatever_it_said(listener: Listener):
     await listener.hear(answer(listener, "NO_CAPABILITY"))
 
     await listener.accept(listener.router.accepted(CHAT))
+
+    assert len(await listener.router.dispatched(TELEGRAM)) == 1
+
+
+async def test_so_is_the_only_channel_asked_for(listener: Listener):
+    await listener.hear(answer(listener, "NO_CAPABILITY"))
+
+    sent = listener.router.accepted(CHAT, PHONE)
+    await listener.accept(msgspec.structs.replace(sent, channel_priority_order=(TELEGRAM,)))
 
     assert len(await listener.router.dispatched(TELEGRAM)) == 1
 

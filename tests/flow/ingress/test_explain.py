@@ -161,7 +161,8 @@ async def test_a_contact_is_explained_by_its_identities_and_its_consent(
     talking = make_app(processing_mode=ProcessingMode.CONVERSATION, consent=ConsentSettings(mode=ConsentMode.PRIMARY))
     await store.insert_app(talking)
     phone, chat = ChannelIdentity(SMS, "46701230001"), ChannelIdentity(ChannelName("TELEGRAM"), "777000")
-    contact = Contact(ContactId(mint()), (chat, phone), (SMS,), "Ada")
+    elsewhere = ChannelIdentity(ChannelName("RCS"), "46701230001")
+    contact = Contact(ContactId(mint()), (chat, phone, elsewhere), (SMS,), "Ada")
     async with pool.acquire() as connection:
         await contacts.insert(connection, [(PROJECT, contact)], told=0)
     to_contact = a_send(talking, recipient={"contact_id": contact.id})
@@ -177,5 +178,6 @@ async def test_a_contact_is_explained_by_its_identities_and_its_consent(
     assert {one["channel"]: one["verdict"] for one in after["candidates"]} == {
         "SMS": "NOT_OPTED_IN",
         "TELEGRAM": "KEPT",
+        "RCS": "NOT_INSTALLED",
     }
     assert nobody["fails_with"]["code"] == "CONTACT_NOT_FOUND"

@@ -23,19 +23,28 @@ def test_a_barred_channel_is_left_out_and_the_next_one_is_tried(verdict):
     assert route.candidates == (Candidate(TELEGRAM, verdict), Candidate(SMS, Verdict.KEPT))
 
 
-@pytest.mark.parametrize(
-    ("barred", "code"),
-    [
-        ({SMS: Verdict.NOT_OPTED_IN}, ReasonCode.RECIPIENT_NOT_OPTED_IN),
-        ({SMS: Verdict.NO_CAPABILITY}, ReasonCode.RECIPIENT_NOT_REACHABLE),
-    ],
-)
-def test_without_another_channel_the_message_fails_with_the_reason(barred, code):
-    route = plan_route((PHONE,), (), BOTH, MANIFESTS, barred=barred)
+def test_without_another_channel_nothing_is_sent_to_somebody_who_left():
+    route = plan_route((PHONE,), (), BOTH, MANIFESTS, barred={SMS: Verdict.NOT_OPTED_IN})
 
     assert route.steps == ()
     assert route.empty_because is not None
-    assert route.empty_because.code is code
+    assert route.empty_because.code is ReasonCode.RECIPIENT_NOT_OPTED_IN
+
+
+@pytest.mark.parametrize(
+    ("identities", "order", "barred", "tried"),
+    [
+        ((CHAT,), (), {TELEGRAM: Verdict.NO_CAPABILITY}, [CHAT]),
+        ((CHAT, PHONE), (TELEGRAM,), {TELEGRAM: Verdict.NO_CAPABILITY}, [CHAT]),
+        ((CHAT, PHONE), (), {TELEGRAM: Verdict.NO_CAPABILITY, SMS: Verdict.NOT_OPTED_IN}, [CHAT]),
+        ((CHAT, PHONE), (), {TELEGRAM: Verdict.NO_CAPABILITY, SMS: Verdict.NO_CAPABILITY}, [CHAT, PHONE]),
+    ],
+    ids=["the only identity", "the only one asked for", "the person left the other", "all say the same"],
+)
+def test_what_a_channel_said_does_not_count_while_no_other_is_left(identities, order, barred, tried):
+    route = plan_route(identities, order, BOTH, MANIFESTS, barred=barred)
+
+    assert [step.identity for step in route.steps] == tried
 
 
 def test_what_is_wrong_with_the_app_is_said_first():

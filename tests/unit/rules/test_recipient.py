@@ -7,7 +7,7 @@ import pytest
 from switchboard.contact import Contact, DuplicatedIdentity
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, ContactId
-from switchboard.rules.recipient import choose_contact, contact_route, duplicated, merge_patch, merged
+from switchboard.rules.recipient import Ways, choose_contact, contact_ways, duplicated, merge_patch, merged
 
 SMS, TELEGRAM, RCS, MESSENGER = map(ChannelName, ("SMS", "TELEGRAM", "RCS", "MESSENGER"))
 PHONE, CHAT, RICH = ChannelIdentity(SMS, "467"), ChannelIdentity(TELEGRAM, "7"), ChannelIdentity(RCS, "467")
@@ -48,19 +48,30 @@ def test_identities_mean_a_contact(identities, holders, chosen):
 def test_a_contact_is_reached_by_the_active_channel_its_priority_then_the_apps(priority, asked, active, order):
     contact = Contact(OLD, (RICH, CHAT, PHONE), channel_priority=priority)
 
-    assert list(contact_route(contact, APP, asked, active, (SMS, TELEGRAM, MESSENGER))[1]) == order
+    assert list(contact_ways(contact, APP, asked, active, (SMS, TELEGRAM, MESSENGER)).order) == order
 
 
 def test_of_identities_for_single_apps_only_ones_own_is_used():
     theirs, ours = ChannelIdentity(MESSENGER, "1", OTHER_APP), ChannelIdentity(MESSENGER, "2", APP)
 
-    identities, order = contact_route(Contact(OLD, (theirs, ours)), APP, (), "CHANNEL_UNSPECIFIED", (MESSENGER,))
+    ways = contact_ways(Contact(OLD, (theirs, ours)), APP, (), "CHANNEL_UNSPECIFIED", (MESSENGER,))
 
-    assert (identities, order) == ((ours,), (MESSENGER,))
+    assert ways == Ways((ours,), (MESSENGER,))
 
 
 def test_a_contact_without_a_channel_of_the_app_leaves_nothing_to_try():
-    assert contact_route(Contact(OLD, (RICH,)), APP, (), "RCS", (SMS,)) == ((), ())
+    assert contact_ways(Contact(OLD, (RICH,)), APP, (), "RCS", (SMS,)) == Ways((), (), passed_over=(RCS,))
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed_over"),
+    [((), (MESSENGER, RCS)), ((SMS,), (MESSENGER, RCS)), ((RCS,), (MESSENGER,))],
+    ids=["nothing asked for", "the app's channel asked for", "a channel asked for is no longer passed over"],
+)
+def test_what_of_a_contact_is_no_way_is_named(asked, passed_over):
+    contact = Contact(OLD, (RICH, CHAT, PHONE), channel_priority=(MESSENGER, SMS))
+
+    assert contact_ways(contact, APP, asked, "CHANNEL_UNSPECIFIED", (SMS, TELEGRAM)).passed_over == passed_over
 
 
 def test_a_merge_moves_channels_the_destination_does_not_have():

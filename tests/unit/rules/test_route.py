@@ -78,6 +78,27 @@ def test_a_channel_the_app_does_not_have_ends_the_message_before_any_attempt():
     assert route.steps == ()
     assert route.empty_because is not None
     assert route.empty_because.code is ReasonCode.CHANNEL_CONFIGURATION_MISSING
+    assert route.candidates == (
+        Candidate(SMS, Verdict.OTHER_NOT_CONFIGURED), Candidate(RCS, Verdict.NOT_INSTALLED),
+    )  # fmt: skip
+
+
+def test_so_does_one_that_would_never_be_tried():
+    route = plan_route([PHONE, ChannelIdentity(RCS, "46701230001")], [SMS], ACCOUNTS, MANIFESTS)
+
+    assert route.steps == ()
+    assert route.candidates[1] == Candidate(RCS, Verdict.NOT_INSTALLED)
+
+
+def test_what_is_passed_over_is_told_and_changes_nothing():
+    without = plan_route([PHONE], [], ACCOUNTS, MANIFESTS)
+
+    route = plan_route([PHONE], [], ACCOUNTS, MANIFESTS, passed_over=[RCS, TELEGRAM])
+
+    assert (route.steps, route.empty_because) == (without.steps, None)
+    assert route.candidates == (
+        Candidate(SMS, Verdict.KEPT), Candidate(RCS, Verdict.NOT_INSTALLED), Candidate(TELEGRAM, Verdict.NO_IDENTITY),
+    )  # fmt: skip
 
 
 def test_only_a_step_that_reports_delivery_and_has_a_follower_waits_for_it():

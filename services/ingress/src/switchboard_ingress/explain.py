@@ -4,7 +4,7 @@ The route comes from the rule that routes messages, the content from the channel
 rows of the lanes. Nothing is written, and nothing enters a topic.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,14 +18,14 @@ from switchboard.ids import AccountKey, AppId, LaneId, MessageId, ProjectId, min
 from switchboard.lanes import Lane, account_lane, dispatch_lane
 from switchboard.lanes.locked import HIGH, lane_of
 from switchboard.lanes.outlook import Outlook, outlook
-from switchboard.reason import Reason, ReasonCode
+from switchboard.reason import Reason
 from switchboard.records import MessageAccepted, ProcessingMode
-from switchboard.rules.consent import is_blocked
+from switchboard.rules.planning import NO_CONTACT, route_of, ways_of
 from switchboard.rules.progress import DEFAULT_TTL_SECONDS, OnUnknown
-from switchboard.rules.recipient import contact_route
-from switchboard.rules.route import Candidate, Route, RouteStep, Verdict, plan_route
+from switchboard.rules.route import Candidate, Route, RouteStep
 from switchboard.status import Status
-from switchboard.store import capabilities, consents, contacts, conversations
+from switchboard.store import contacts, conversations
+from switchboard.store.barring import Recipient, barred
 from switchboard.store.messages import database_now
 from switchboard.store.pool import Connection, Pool
 from switchboard_ingress.body import Body
@@ -168,51 +168,18 @@ class Explaining:
         return explain(record, app, route, self._previews, await self._settings(app, route), lanes)
 
     async def _route(self, connection: Connection, app: App, record: MessageAccepted) -> Route:
-        identities, order = record.identities, record.channel_priority_order
+        contact, active_channel = None, ""
         if record.contact_id is not None:
             contact = await contacts.read(connection, app.project_id, record.contact_id)
             if contact is None:
-                return Route((), empty_because=Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact."))
+                return Route((), empty_because=NO_CONTACT)
             pair = (app.id, record.contact_id)
-            active = (await conversations.active_channels(connection, {pair})).get(pair, "")
-            usable = [channel for channel in app.credentials if channel in self._rules.manifests]
-            identities, order = contact_route(contact, app.id, order, active, usable)
-        return plan_route(
-            identities,
-            order,
-            self._configuration.account_keys(app),
-            self._rules.manifests,
-            app.fallback_wait_seconds,
-            record.channel_steps,
-            await self._barred(connection, app, record, identities),
-        )
-
-    async def _barred(
-        self, connection: Connection, app: App, record: MessageAccepted, identities: Sequence[ChannelIdentity]
-    ) -> Mapping[ChannelName, Verdict]:
-        """Channels on which the person left, or that said they cannot reach them."""
-        found: dict[ChannelName, Verdict] = {}
-        if len(identities) > 1:
-            telling = [one for one in identities if self._tells(one.channel)]
-            people = {(app.id, str(one.channel), one.identity) for one in telling}
-            unreachable = await capabilities.without(connection, people) if people else set()
-            found |= {
-                one.channel: Verdict.NO_CAPABILITY
-                for one in telling
-                if (app.id, one.channel, one.identity) in unreachable
-            }
-        if app.consent.blocks:
-            lists = await consents.lists_of(connection, {(app.id, one.identity) for one in identities})
-            found |= {
-                one.channel: Verdict.NOT_OPTED_IN
-                for one in identities
-                if is_blocked(record.content_type, lists.get((app.id, one.identity), ()))
-            }
-        return found
-
-    def _tells(self, channel: ChannelName) -> bool:
-        manifest = self._rules.manifests.get(channel)
-        return manifest is not None and manifest.tells_capability
+            active_channel = (await conversations.active_channels(connection, {pair})).get(pair, "")
+        manifests = self._rules.manifests
+        ways = ways_of(record, app, contact, active_channel, manifests)
+        bars = await barred(connection, [Recipient(record, app, ways.identities)], manifests)
+        accounts = self._configuration.account_keys(app)
+        return route_of(record, app, ways, accounts, manifests, bars.get(record.message_id, {}))
 
     async def _settings(self, app: App, route: Route) -> Mapping[AccountKey, object]:
         """What operators wrote down for the accounts of a route."""

@@ -13,15 +13,15 @@ from prometheus_client import Counter
 from switchboard.bus import Record
 from switchboard.configuration import App
 from switchboard.crash import crash_point
-from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId
-from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageAccepted
-from switchboard.rules.progress import OnUnknown, Policy, start
-from switchboard.rules.recipient import contact_route
+from switchboard.rules.planning import NO_CONTACT, route_of, ways_of
+from switchboard.rules.progress import APP_GONE, OnUnknown, Policy, start
+from switchboard.rules.recipient import Ways
 from switchboard.rules.retention import body_until
-from switchboard.rules.route import Route, plan_route
+from switchboard.rules.route import Route
 from switchboard.store import messages as store
+from switchboard.store.barring import Barred, Recipient, barred
 from switchboard.store.contacts import Matched
 from switchboard.store.conversations import Joined
 from switchboard.store.messages import Envelope, Message
@@ -30,7 +30,6 @@ from switchboard.store.writes import Writes
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import MESSAGES_ACCEPTED
 from switchboard_router.asked import carry_on
-from switchboard_router.barring import Barred, barred, recipient
 from switchboard_router.carrying_out import Decided, Output, carry_out, lock_lanes_of, publish
 from switchboard_router.context import RouterContext
 from switchboard_router.people import (
@@ -63,8 +62,7 @@ class Tried(Struct, frozen=True):
 
     #: None in dispatch mode, or if there is no such contact.
     contact: Matched | None
-    identities: tuple[ChannelIdentity, ...]
-    order: tuple[ChannelName, ...]
+    ways: Ways
 
 
 class OnAccepted:
@@ -104,10 +102,11 @@ class OnAccepted:
         async with connection.transaction():
             recipients = await recipients_of(connection, [one for one in unseen if apps[one.app_id] is not None])
             tried = {one.message_id: self._tried(one, apps[one.app_id], recipients) for one in unseen}
+            known = [(one, app) for one in unseen if (app := apps[one.app_id]) is not None]
             bars = await barred(
-                self._context,
                 connection,
-                [recipient(one, apps[one.app_id], tried[one.message_id].identities) for one in unseen],
+                [Recipient(one, app, tried[one.message_id].ways.identities) for one, app in known],
+                self._context.manifests,
             )
             new = [
                 self._plan(one, apps[one.app_id], now, bars.get(one.message_id, {}), tried[one.message_id])
@@ -130,12 +129,9 @@ class OnAccepted:
     def _tried(self, record: MessageAccepted, app: App | None, recipients: Recipients) -> Tried:
         matched = recipients.found.get(record.message_id)
         if app is None or record.contact_id is None or matched is None or matched.contact is None:
-            return Tried(matched, record.identities, record.channel_priority_order)
+            return Tried(matched, Ways(record.identities, record.channel_priority_order))
         active_channel = recipients.active_channels.get((app.id, matched.contact_id), "")
-        usable = [channel for channel in app.credentials if channel in self._context.manifests]
-        return Tried(
-            matched, *contact_route(matched.contact, app.id, record.channel_priority_order, active_channel, usable)
-        )
+        return Tried(matched, ways_of(record, app, matched.contact, active_channel, self._context.manifests))
 
     def _plan(self, record: MessageAccepted, app: App | None, now: datetime, bars: Barred, tried: Tried) -> Decided:
         route = self._route(record, app, bars, tried)
@@ -158,18 +154,11 @@ class OnAccepted:
 
     def _route(self, record: MessageAccepted, app: App | None, bars: Barred, tried: Tried) -> Route:
         if app is None or app.project_id != record.project_id:
-            return Route((), empty_because=Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more."))
+            return Route((), empty_because=APP_GONE)
         if record.contact_id is not None and tried.contact is None:
-            return Route((), empty_because=Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact."))
-        return plan_route(
-            tried.identities,
-            tried.order,
-            self._context.configuration.account_keys(app),
-            self._context.manifests,
-            app.fallback_wait_seconds,
-            record.channel_steps,
-            bars,
-        )
+            return Route((), empty_because=NO_CONTACT)
+        accounts = self._context.configuration.account_keys(app)
+        return route_of(record, app, tried.ways, accounts, self._context.manifests, bars)
 
 
 def _in_conversation(item: Decided, joined: Joined | None) -> Decided:

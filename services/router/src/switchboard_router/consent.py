@@ -1,13 +1,11 @@
-"""Consent: keywords that people write, opt-outs that channels tell, and who may not be written to (14).
+"""Consent: keywords that people write and opt-outs that channels tell (conversation-api 14).
 
 A change is made once for each cause; what follows from it (callbacks, the confirmation) has ids derived from the
 cause, so a record that is seen again tells the same again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-
-from msgspec import Struct
 
 from switchboard.bus import Outgoing
 from switchboard.callbacks import bodies
@@ -17,7 +15,7 @@ from switchboard.content import AppMessage, TextMessage
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId, MessageId, derive
 from switchboard.records import MessageAccepted, MessageReceived
-from switchboard.rules.consent import ContentType, Request, Wish, confirmation, is_blocked, read_request
+from switchboard.rules.consent import Request, Wish, confirmation, read_request
 from switchboard.store import consents as store
 from switchboard.store.consents import Change, Origin
 from switchboard.store.pool import Connection
@@ -26,25 +24,6 @@ from switchboard_router.context import RouterContext
 
 #: After MESSAGE_INBOUND of the message that held the keyword.
 _AFTER_THE_MESSAGE = 2
-
-
-class Asked(Struct, frozen=True):
-    """A message that is about to be sent to somebody."""
-
-    app: App
-    identity: ChannelIdentity
-    content_type: ContentType
-
-
-async def blocked(connection: Connection, asked: Collection[Asked]) -> set[tuple[AppId, str, ContentType]]:
-    """Which of these may not be sent, as (app, identity, kind of message). One statement, and none without consent."""
-    people = {(one.app.id, one.identity.identity) for one in asked if one.app.consent.blocks}
-    lists = await store.lists_of(connection, people)
-    return {
-        (one.app.id, one.identity.identity, one.content_type)
-        for one in asked
-        if is_blocked(one.content_type, lists.get((one.app.id, one.identity.identity), ()))
-    }
 
 
 async def on_messages(

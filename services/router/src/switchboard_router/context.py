@@ -32,11 +32,6 @@ class RouterContext(Struct, frozen=True):
     #: How long what a channel said about somebody's capability keeps it out of routes.
     capability_kept: timedelta = timedelta(hours=24)
 
-    @property
-    def channels_that_tell(self) -> frozenset[ChannelName]:
-        """The channels that can say whether they reach somebody."""
-        return frozenset(manifest.channel for manifest in self.manifests.values() if manifest.tells_capability)
-
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A database connection, within a bounded time. Raises TimeoutError if all are busy."""

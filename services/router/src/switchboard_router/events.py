@@ -20,7 +20,8 @@ from switchboard.ids import AppId, MessageId, ProjectId, time_of
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import DispatchEvent, EventAccepted, EventFinished, EventOverdue, EventsRecord, ProcessingMode
 from switchboard.rules.event import plan_event
-from switchboard.rules.progress import INTERNAL_ERROR
+from switchboard.rules.planning import NO_CONTACT
+from switchboard.rules.progress import APP_GONE, INTERNAL_ERROR
 from switchboard.rules.retention import body_until
 from switchboard.status import Status
 from switchboard.store import events as store
@@ -35,8 +36,6 @@ from switchboard_router.persons import Person, find_people
 TAKE_SECONDS: Final = 30
 _NOT_TAKEN: Final = Reason(ReasonCode.CHANNEL_FAILURE, "No adapter took the event in time.")
 _UNKNOWN: Final = Reason(ReasonCode.UNKNOWN, "It is not known whether the channel took the event.")
-_UNKNOWN_APP: Final = Reason(ReasonCode.UNKNOWN_APP, "The app does not exist any more.")
-_NO_CONTACT: Final = Reason(ReasonCode.CONTACT_NOT_FOUND, "There is no such contact.")
 _NOBODY: Final = ChannelIdentity(ChannelName("CHANNEL_UNSPECIFIED"), "")
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -152,9 +151,9 @@ def _planned(
 ) -> StoredEvent:
     refused: Reason | None
     if app is None or app.project_id != record.project_id:
-        identity, refused = (record.identities or (_NOBODY,))[0], _UNKNOWN_APP
+        identity, refused = (record.identities or (_NOBODY,))[0], APP_GONE
     elif person is None and record.contact_id is not None:
-        identity, refused = _NOBODY, _NO_CONTACT
+        identity, refused = _NOBODY, NO_CONTACT
     else:
         planned = plan_event(
             record.event,

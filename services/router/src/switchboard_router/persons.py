@@ -8,7 +8,8 @@ from switchboard.configuration import App
 from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId, MessageId
 from switchboard.records import CapabilityAsked, EventAccepted, ProcessingMode
-from switchboard.rules.recipient import contact_route
+from switchboard.rules.planning import usable_channels
+from switchboard.rules.recipient import contact_ways
 from switchboard.store import contacts, conversations
 from switchboard.store.contacts import Addressed, Matched
 from switchboard.store.conversations import Exchange
@@ -85,5 +86,5 @@ def _identities(
 ) -> Sequence[ChannelIdentity]:
     if given or matched.contact is None or app is None:
         return given
-    usable = [channel for channel in app.credentials if channel in context.manifests]
-    return contact_route(matched.contact, app.id, (), active_channel, usable)[0]
+    usable = usable_channels(app, context.manifests)
+    return contact_ways(matched.contact, app.id, (), active_channel, usable).identities

@@ -13,9 +13,9 @@ from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AttemptFinished, AttemptsRecord, OptOutReceived, ReceiptReceived
 from switchboard.rules.consent import ContentType
 from switchboard.rules.route import NOT_OPTED_IN
+from switchboard.store import consents
 from switchboard.store.messages import Message
 from switchboard.store.pool import Connection
-from switchboard_router import consent
 from switchboard_router.carrying_out import Decided, leave_channel
 from switchboard_router.context import RouterContext
 
@@ -31,10 +31,10 @@ async def leave_out(
     blocking = {app_id: app for app_id, app in apps.items() if app.consent.blocks}
     if not blocking:
         return list(decided)
-    blocked = await consent.blocked(
+    blocked = await consents.blocked(
         connection,
         [
-            consent.Asked(blocking[item.message.app_id], step.identity, item.message.envelope.content_type)
+            consents.Asked(blocking[item.message.app_id], step.identity, item.message.envelope.content_type)
             for item in decided
             if item.message.app_id in blocking and not item.message.envelope.is_confirmation
             for step in item.message.route.steps[item.message.progress.step :]

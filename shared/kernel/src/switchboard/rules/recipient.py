@@ -6,6 +6,7 @@ In CONVERSATION mode every message has a contact (conversation-api 4.4). Pure.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from switchboard.contact import UNKNOWN_NAME, Contact, DuplicatedIdentity
@@ -32,14 +33,24 @@ def choose_contact(
     return None
 
 
-def contact_route(
+class Ways(Struct, frozen=True):
+    """The ways to somebody: identities, one for each channel, and which channels are tried in which order."""
+
+    identities: tuple[ChannelIdentity, ...]
+    #: Empty: the order of the identities.
+    order: tuple[ChannelName, ...] = ()
+    #: Channels of a contact that nobody asked for and that are no way: the app or the contact does not have them.
+    passed_over: tuple[ChannelName, ...] = ()
+
+
+def contact_ways(
     contact: Contact,
     app_id: AppId,
     asked: Sequence[ChannelName],
     active_channel: str,
-    app_channels: Iterable[ChannelName],
-) -> tuple[tuple[ChannelIdentity, ...], tuple[ChannelName, ...]]:
-    """A contact's identities for one app, one for each channel, and the channels to try (conversation-api 11.4).
+    app_channels: Sequence[ChannelName],
+) -> Ways:
+    """The ways of one app to a contact (conversation-api 11.4).
 
     `asked` is the request's `channel_priority_order`. Without one: the active channel of the active conversation, the
     contact's own priority, then its other channels in the order of the app's, `app_channels`. Channels that the app
@@ -49,12 +60,15 @@ def contact_route(
     for identity in contact.channel_identities:
         if identity.app_id in ("", app_id):
             has.setdefault(identity.channel, identity)
-    if asked:
-        return tuple(has.values()), tuple(asked)
     theirs = [channel for channel in app_channels if channel in has]
-    wanted = (active_channel, *contact.channel_priority, *theirs)
-    order = dict.fromkeys(ChannelName(channel) for channel in wanted if channel in theirs)
-    return tuple(has[channel] for channel in order), tuple(order)
+    preferred = (ChannelName(active_channel), *contact.channel_priority, *theirs)
+    order = dict.fromkeys(asked or (channel for channel in preferred if channel in theirs))
+    mentioned = (*contact.channel_priority, *(identity.channel for identity in contact.channel_identities))
+    return Ways(
+        tuple(has[channel] for channel in dict.fromkeys((*order, *theirs)) if channel in has),
+        tuple(order),
+        tuple(dict.fromkeys(channel for channel in mentioned if channel not in order and channel not in theirs)),
+    )
 
 
 def merged(destination: Contact, source: Contact) -> Contact:

@@ -1,6 +1,6 @@
 """Plans a route: the ordered channels for one message, decided once, every candidate kept or dropped with a reason."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -30,8 +30,10 @@ class Verdict(StrEnum):
     NOT_ASKED_FOR = "NOT_ASKED_FOR"
     #: The recipient left, as far as consent for this kind of message goes (conversation-api 14).
     NOT_OPTED_IN = "NOT_OPTED_IN"
-    #: The channel said a while ago that it cannot reach the recipient (conversation-api 4.7).
+    #: The channel said a while ago that it cannot reach the recipient, and another channel is left (ADR 0021).
     NO_CAPABILITY = "NO_CAPABILITY"
+    #: Nothing is sent at all, for the app does not have another channel that was asked for (conversation-api 11.4).
+    OTHER_NOT_CONFIGURED = "OTHER_NOT_CONFIGURED"
 
 
 class Candidate(Struct, frozen=True):
@@ -102,22 +104,28 @@ def plan_route(
     fallback_wait_seconds: int | None = None,
     wishes: Sequence[StepWish] = (),
     barred: Mapping[ChannelName, Verdict] = _NOTHING_BARRED,
+    passed_over: Sequence[ChannelName] = (),
 ) -> Route:
     """Plan the route of a message to `identities` (conversation-api 11.4, points 1 and 2).
 
     `order` is `channel_priority_order`, or empty; `configured` maps the app's channels to the account they send
-    through (None: it does not exist); `barred` are channels that must not be tried for this recipient, and why. A
-    step waits only while another step is left, and only for what its channel reports.
+    through (None: it does not exist); `barred` are channels that must not be tried for this recipient, and why;
+    `passed_over` are channels of the recipient that are no candidates, and are told all the same. A step waits only
+    while another step is left, and only for what its channel reports.
     """
     wish_for = {wish.channel: wish for wish in wishes}
     by_channel = {identity.channel: identity for identity in identities}
-    asked = list(order) or [identity.channel for identity in identities]
-    candidates = [Candidate(channel, _judge(channel, by_channel, configured, manifests, barred)) for channel in asked]
-    candidates += [Candidate(channel, Verdict.NOT_ASKED_FOR) for channel in by_channel if channel not in asked]
-    kept = [candidate.channel for candidate in candidates if candidate.verdict is Verdict.KEPT]
-    if any(candidate.verdict in _NOTHING_IS_SENT for candidate in candidates):
-        # A channel the app does not have ends the message before any attempt (conversation-api 11.4).
-        kept = []
+
+    def judge(channel: ChannelName) -> Verdict:
+        return _judge(channel, by_channel, configured, manifests, barred)
+
+    judged = {channel: judge(channel) for channel in order or by_channel}
+    for channel in by_channel:
+        if channel not in judged:
+            verdict = judge(channel)
+            judged[channel] = verdict if verdict in _NOTHING_IS_SENT else Verdict.NOT_ASKED_FOR
+    verdicts = _settle(judged)
+    kept = [channel for channel, verdict in verdicts.items() if verdict is Verdict.KEPT]
     steps = tuple(
         _step(
             by_channel[channel],
@@ -128,12 +136,27 @@ def plan_route(
         )
         for place, channel in enumerate(kept)
     )
-    return Route(steps, tuple(candidates), None if steps else _why_empty(candidates))
+    candidates = [Candidate(channel, verdict) for channel, verdict in verdicts.items()]
+    candidates += [Candidate(channel, judge(channel)) for channel in passed_over]
+    return Route(steps, tuple(candidates), None if steps else _why_empty(verdicts.values()))
 
 
 def reports(manifest: Manifest, success: Success) -> bool:
     """Tell whether a channel ever says that a step came to this success. Acceptance needs no report."""
     return success is Success.SUBMITTED or _AWAITED[success] in manifest.receipts
+
+
+def _settle(verdicts: Mapping[ChannelName, Verdict]) -> Mapping[ChannelName, Verdict]:
+    """The verdicts on single channels, in view of each other."""
+    found = set(verdicts.values())
+    becomes: Mapping[Verdict, Verdict] = {}
+    if found & _NOTHING_IS_SENT:
+        # A channel the app does not have ends the message before any attempt (conversation-api 11.4).
+        becomes = {Verdict.KEPT: Verdict.OTHER_NOT_CONFIGURED}
+    elif Verdict.KEPT not in found:
+        # What a channel said may be old: without another one the attempt finds out what is true now.
+        becomes = {Verdict.NO_CAPABILITY: Verdict.KEPT}
+    return {channel: becomes.get(verdict, verdict) for channel, verdict in verdicts.items()} if becomes else verdicts
 
 
 def _judge(
@@ -143,13 +166,15 @@ def _judge(
     manifests: Mapping[ChannelName, Manifest],
     barred: Mapping[ChannelName, Verdict],
 ) -> Verdict:
-    checks: tuple[tuple[Callable[[], bool], Verdict], ...] = (
-        (lambda: channel not in manifests, Verdict.NOT_INSTALLED),
-        (lambda: channel not in configured, Verdict.NOT_CONFIGURED),
-        (lambda: configured[channel] is None, Verdict.NO_ACCOUNT),
-        (lambda: channel not in identities, Verdict.NO_IDENTITY),
-    )
-    return next((verdict for fails, verdict in checks if fails()), barred.get(channel, Verdict.KEPT))
+    if channel not in manifests:
+        return Verdict.NOT_INSTALLED
+    if channel not in configured:
+        return Verdict.NOT_CONFIGURED
+    if configured[channel] is None:
+        return Verdict.NO_ACCOUNT
+    if channel not in identities:
+        return Verdict.NO_IDENTITY
+    return barred.get(channel, Verdict.KEPT)
 
 
 def _step(
@@ -188,16 +213,11 @@ NOT_OPTED_IN: Final = Reason(ReasonCode.RECIPIENT_NOT_OPTED_IN, "The recipient h
 _NOTHING_IS_SENT: Final = frozenset({Verdict.NOT_CONFIGURED, Verdict.NOT_INSTALLED})
 
 
-def _why_empty(candidates: Sequence[Candidate]) -> Reason:
-    verdicts = {candidate.verdict for candidate in candidates}
-    if verdicts & _NOTHING_IS_SENT:
+def _why_empty(verdicts: Collection[Verdict]) -> Reason:
+    if not _NOTHING_IS_SENT.isdisjoint(verdicts):
         return Reason(ReasonCode.CHANNEL_CONFIGURATION_MISSING, "A channel of the order is not configured in the app.")
     if Verdict.NOT_OPTED_IN in verdicts:
         return NOT_OPTED_IN
-    if Verdict.NO_CAPABILITY in verdicts:
-        return Reason(
-            ReasonCode.RECIPIENT_NOT_REACHABLE, "The channels asked for said that they cannot reach the recipient."
-        )
     if Verdict.NO_ACCOUNT in verdicts:
         return Reason(ReasonCode.CHANNEL_BAD_CONFIGURATION, "The app's credentials name no provider account.")
     return Reason(

@@ -7,8 +7,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from switchboard.configuration import App
+from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId, ProjectId
-from switchboard.rules.consent import ConsentList
+from switchboard.rules.consent import ConsentList, ContentType, is_blocked
 from switchboard.store.pool import Connection, Pool
 
 
@@ -31,6 +33,14 @@ class Change(Struct, frozen=True):
     #: The same cause changes nothing twice.
     cause: str
     at: datetime
+
+
+class Asked(Struct, frozen=True):
+    """A message that is about to be sent to somebody."""
+
+    app: App
+    identity: ChannelIdentity
+    content_type: ContentType
 
 
 class AuditRecord(Struct, frozen=True):
@@ -94,6 +104,16 @@ async def lists_of(
         for row in await connection.fetch(_LISTS, apps, identities):
             found.setdefault((AppId(row["app_id"]), row["identity"]), set()).add(ConsentList(row["list_type"]))
     return found
+
+
+async def blocked(connection: Connection, asked: Collection[Asked]) -> set[tuple[AppId, str, ContentType]]:
+    """Which of these may not be sent, as (app, identity, kind of message). One statement, and none without consent."""
+    lists = await lists_of(connection, {(one.app.id, one.identity.identity) for one in asked if one.app.consent.blocks})
+    return {
+        (one.app.id, one.identity.identity, one.content_type)
+        for one in asked
+        if is_blocked(one.content_type, lists.get((one.app.id, one.identity.identity), ()))
+    }
 
 
 async def page(pool: Pool, app_id: AppId, list_type: ConsentList, after: str | None, limit: int) -> list[str]:
