@@ -218,6 +218,18 @@ async def test_a_contact_id_too_long_to_be_one_is_refused_before_it_is_sent(call
         assert refused.fields == ["recipient.contact_id"]
 
 
+@pytest.mark.parametrize("channel", ["WHATSAPP", "PIGEON"])
+async def test_a_step_on_a_channel_the_app_has_not_is_refused_for_a_contact_too(call: Client, app: App, channel: str):
+    contact = await a_contact(call)
+    steps = [{"channel": channel, "success": "SUBMITTED"}]
+
+    refused = await call(
+        "POST", "/messages:send", a_send(app, recipient={"contact_id": contact["id"]}, channel_steps=steps)
+    )
+
+    assert (refused.status, refused.fields) == (400, ["channel_steps[0].channel"])
+
+
 LISTS = {
     "/messages": ("app_id", "channel_identity", "contact_id", "conversation_id", "page_token"),
     "/contacts": ("external_id",),

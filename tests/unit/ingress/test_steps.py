@@ -76,9 +76,5 @@ def test_a_step_without_a_wait_takes_the_app_s() -> None:
     assert fields(StepWish(SMS), fallback=60) == []
 
 
-def test_the_channels_of_a_contact_are_not_known_yet() -> None:
-    assert fields(StepWish(SMS, wait_seconds=60), tried=()) == []
-
-
 def test_a_channel_that_is_not_installed_reports_nobody_knows_what() -> None:
     assert fields(StepWish(ChannelName("LINE"), Success.READ, 60), tried=()) == []

@@ -20,6 +20,7 @@ from switchboard.identity import CONTRACT_CHANNELS, ChannelIdentity, ChannelName
 from switchboard.ids import AppId, ContactId, MessageId, ProjectId, is_ulid, mint, time_of
 from switchboard.records import AcceptedRecord, CapabilityAsked, EventAccepted, MessageAccepted, ProcessingMode
 from switchboard.rules.consent import ContentType
+from switchboard.rules.planning import usable_channels
 from switchboard.store.pool import TRANSIENT_ERRORS
 from switchboard.topics import MESSAGES_ACCEPTED
 from switchboard.validation import Violation, validate
@@ -179,12 +180,9 @@ def accept(
     found += _prefixed("message", validate(request.message, order or [identity.channel for identity in identities]))
     found += json_at_most("conversation_metadata", request.conversation_metadata, MAX_CONVERSATION_METADATA)
     ttl_seconds = _collect(found, "ttl", read_ttl, request.ttl)
-    found += check_steps(
-        request.channel_steps,
-        order or [identity.channel for identity in identities],
-        rules.manifests,
-        app.fallback_wait_seconds,
-    )
+    # A contact's channels are not known here; they are among the app's.
+    possible = order or [identity.channel for identity in identities] or usable_channels(app, rules.manifests)
+    found += check_steps(request.channel_steps, possible, rules.manifests, app.fallback_wait_seconds)
     found += check_properties(request.channel_properties, rules.manifests)
     found += at_most("message_metadata", request.message_metadata, MAX_METADATA)
     found += at_most("correlation_id", request.correlation_id, MAX_CORRELATION_ID)
