@@ -7,8 +7,10 @@ from tests.flow.ingress.test_messages import stored
 
 from switchboard.channel.contract import Exchange
 from switchboard.configuration import App, ConfigurationStore
+from switchboard.identity import ChannelName
 from switchboard.ids import mint
 from switchboard.reason import Reason, ReasonCode
+from switchboard.rules.route import Candidate, Verdict
 from switchboard.store import timeline
 from switchboard.store.pool import Pool
 from switchboard.timeline import Entry, Happening, Kind
@@ -23,7 +25,16 @@ async def test_what_happened_is_told_in_order_with_exchanges(call: Client, app: 
         await timeline.write(
             connection,
             [
-                Happening(message_id, NOON, Kind.PLANNED, "accepted", Entry(note="planned", channel="SMS", step=0)),
+                Happening(
+                    message_id, NOON, Kind.PLANNED, "accepted",
+                    Entry(
+                        note="planned", channel="SMS", step=0,
+                        candidates=(
+                            Candidate(ChannelName("TELEGRAM"), Verdict.NO_CAPABILITY),
+                            Candidate(ChannelName("SMS"), Verdict.KEPT),
+                        ),
+                    ),
+                ),
                 Happening(
                     message_id, NOON + timedelta(seconds=2), Kind.SUBMITTED, "submitted:0.1",
                     Entry(channel="SMS", step=0, submission=1, exchanges=(exchange,)),
@@ -48,6 +59,9 @@ async def test_what_happened_is_told_in_order_with_exchanges(call: Client, app: 
         (2.0, "submitted", "submitted to the provider (SMS step 1, submission 1)"),
         (2.5, "outcome", "outcome (SMS step 1, submission 1)"),
     ]
+    assert told["entries"][0]["candidates"] == [
+        {"channel": "TELEGRAM", "verdict": "NO_CAPABILITY"}, {"channel": "SMS", "verdict": "KEPT"},
+    ]  # fmt: skip
     last = told["entries"][-1]
     assert (last["step"], last["submission"], last["status"]) == (1, 1, "rejected")
     assert last["reason"]["code"] == "RECIPIENT_INVALID_CHANNEL_IDENTITY"

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from switchboard.ids import MessageId, ProjectId, is_ulid
 from switchboard.reason import Reason
+from switchboard.rules.route import Candidate
 from switchboard.store import timeline
 from switchboard.store.pool import Pool
 from switchboard.story import Line, tell
@@ -29,6 +30,8 @@ class TimelineEntry(Struct, frozen=True):
     submission: int | None
     status: str
     reason: Reason | None
+    #: Of the plan: every channel that was looked at, and why it is in or out. Empty where there was but one to try.
+    candidates: tuple[Candidate, ...]
 
 
 class MessageTimeline(Struct, frozen=True):
@@ -75,6 +78,7 @@ def _entries(lines: list[Line]) -> list[TimelineEntry]:
             line.submission,
             line.status,
             line.reason,
+            line.candidates,
         )
         for line in lines
     ]

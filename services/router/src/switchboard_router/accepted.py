@@ -19,7 +19,7 @@ from switchboard.rules.planning import NO_CONTACT, route_of, ways_of
 from switchboard.rules.progress import APP_GONE, OnUnknown, Policy, start
 from switchboard.rules.recipient import Ways
 from switchboard.rules.retention import body_until
-from switchboard.rules.route import Route
+from switchboard.rules.route import Candidate, Route
 from switchboard.store import messages as store
 from switchboard.store.barring import Barred, Recipient, barred
 from switchboard.store.contacts import Matched
@@ -150,7 +150,8 @@ class OnAccepted:
             body_until=None if app is None else body_until(app, record.mode, record.accepted_at),
             contact_id=record.contact_id if tried.contact is None else tried.contact.contact_id,
         )
-        return Decided(message, decision, Kind.PLANNED, CAUSE, Entry(traceparent=record.traceparent))
+        entry = Entry(traceparent=record.traceparent, candidates=_worth_telling(route))
+        return Decided(message, decision, Kind.PLANNED, CAUSE, entry)
 
     def _route(self, record: MessageAccepted, app: App | None, bars: Barred, tried: Tried) -> Route:
         if app is None or app.project_id != record.project_id:
@@ -159,6 +160,11 @@ class OnAccepted:
             return Route((), empty_because=NO_CONTACT)
         accounts = self._context.configuration.account_keys(app)
         return route_of(record, app, tried.ways, accounts, self._context.manifests, bars)
+
+
+def _worth_telling(route: Route) -> tuple[Candidate, ...]:
+    """A route's candidates. That the only one is tried says nothing, and most messages have but one."""
+    return () if len(route.candidates) == len(route.steps) == 1 else route.candidates
 
 
 def _in_conversation(item: Decided, joined: Joined | None) -> Decided:

@@ -10,8 +10,9 @@ from typing import Final
 from msgspec import Struct
 
 from switchboard.reason import Reason
+from switchboard.rules.route import Candidate
 from switchboard.store.timeline import Moment
-from switchboard.timeline import Kind
+from switchboard.timeline import Entry, Kind
 
 _WHAT: Final = {
     Kind.PLANNED: "planned",
@@ -40,7 +41,10 @@ class Line(Struct, frozen=True):
     step: int | None = None
     submission: int | None = None
     status: str = ""
+    #: Why, in the API's words: what the fact said, else what the app is told.
     reason: Reason | None = None
+    #: Of a plan: every channel that was looked at, where there was more than one to try.
+    candidates: tuple[Candidate, ...] = ()
 
 
 def tell(moments: Iterable[Moment]) -> list[Line]:
@@ -56,8 +60,9 @@ def _lines(moment: Moment) -> Iterator[Line]:
         why = _joined(exchange.answer, exchange.detail)
         yield Line(exchange.started_at, f"  {exchange.operation}", why, moment.kind, entry.channel, step, submission)
     yield Line(
-        moment.at, _what(moment), _why(moment), moment.kind, entry.channel, step, submission, entry.status, entry.reason
-    )
+        moment.at, _what(moment), _why(moment), moment.kind, entry.channel, step, submission, entry.status,
+        _reason_of(entry), entry.candidates,
+    )  # fmt: skip
 
 
 def _what(moment: Moment) -> str:
@@ -70,7 +75,12 @@ def _what(moment: Moment) -> str:
 
 def _why(moment: Moment) -> str:
     entry = moment.entry
-    parts = [entry.note, entry.status, _reason(entry.reason)]
+    parts = [
+        ", ".join(f"{candidate.channel} {candidate.verdict}" for candidate in entry.candidates),
+        entry.note,
+        entry.status,
+        _reason(_reason_of(entry)),
+    ]
     if moment.kind is Kind.CALLBACK:
         answer = str(entry.http_status) if entry.http_status else "no answer"
         parts += [f"{entry.endpoint} answered {answer}", f"try {entry.try_number}" if entry.try_number else ""]
@@ -79,6 +89,11 @@ def _why(moment: Moment) -> str:
         parts += [f"tells {', '.join(map(str, told))}" if told else ""]
         parts += ["dispatches" if entry.effects.dispatch is not None else ""]
     return _joined(*parts)
+
+
+def _reason_of(entry: Entry) -> Reason | None:
+    told = () if entry.effects is None else entry.effects.callbacks
+    return entry.reason or next((callback.reason for callback in told if callback.reason is not None), None)
 
 
 def _reason(reason: Reason | None) -> str:

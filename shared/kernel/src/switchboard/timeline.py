@@ -15,6 +15,7 @@ from switchboard.channel.contract import Exchange
 from switchboard.ids import MessageId
 from switchboard.reason import Reason
 from switchboard.rules.progress import Effects
+from switchboard.rules.route import Candidate
 
 
 class Kind(StrEnum):
@@ -62,6 +63,8 @@ class Entry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     http_status: int = 0
     #: The caller's trace context, linked from the message's trace (PLANNED).
     traceparent: str = ""
+    #: PLANNED: every channel that was looked at, and what became of it. Empty where there was but one to try.
+    candidates: tuple[Candidate, ...] = ()
 
 
 class Happening(Struct, frozen=True):
