@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.flow.ingress.conftest import OTHER_PROJECT, Client, make_app
+from tests.flow.ingress.conftest import OTHER_PROJECT, Client, Serve, make_app
 
 from switchboard.configuration import App, ConfigurationStore
 from switchboard.ids import AppId, is_ulid, mint
@@ -50,6 +50,26 @@ async def test_a_fresh_app_looks_as_in_the_reference(call: Client) -> None:
     assert answer.status == 200
     assert is_ulid(shown.pop("id"))
     assert shown == FRESH
+
+
+async def test_the_mode_of_a_fresh_app_is_a_setting_and_stays_what_it_was(serve: Serve) -> None:
+    dispatching, talking = await serve(), await serve(default_processing_mode="CONVERSATION")
+    old, young = [(await call("POST", "/apps", a_create())).json for call in (dispatching, talking)]
+    said = (await talking("POST", "/apps", a_create(processing_mode="DISPATCH"))).json
+    touched = (await talking("PATCH", f"/apps/{old['id']}", {"display_name": "New"})).json
+
+    modes = [one["processing_mode"] for one in (old, young, said, touched)]
+    assert modes == ["DISPATCH", "CONVERSATION", "DISPATCH", "DISPATCH"]
+
+
+async def test_what_is_kept_for_ever_needs_no_days(call: Client) -> None:
+    policy = {"retention_type": "PERSIST_RETENTION_POLICY", "ttl_days": 0}
+    made = await call("POST", "/apps", a_create(retention_policy=policy))
+
+    assert (made.status, made.json["retention_policy"]) == (200, policy)
+    path = f"/apps/{made.json['id']}?update_mask=retention_policy.retention_type"
+    refused = await call("PATCH", path, {"retention_policy": {"retention_type": "MESSAGE_EXPIRE_POLICY"}})
+    assert refused.fields == ["retention_policy.ttl_days"]
 
 
 async def test_an_app_is_read_listed_and_deleted(call: Client, app: App) -> None:

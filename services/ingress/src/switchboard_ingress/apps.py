@@ -10,6 +10,7 @@ from switchboard.configuration import App, AppSettings, Configuration, Credentia
 from switchboard.configuration.credential import CredentialState, CredentialStatus
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, ProjectId, mint
+from switchboard.records import ProcessingMode
 from switchboard_ingress.body import Body
 from switchboard_ingress.checks import check_app
 from switchboard_ingress.errors import BadRequest, NotFound
@@ -32,12 +33,18 @@ class Apps:
     """The apps of all projects, by the API's rules."""
 
     def __init__(
-        self, configuration: Configuration, manifests: Mapping[ChannelName, Manifest], waiting: WaitingCounts
+        self,
+        configuration: Configuration,
+        manifests: Mapping[ChannelName, Manifest],
+        waiting: WaitingCounts,
+        default_mode: ProcessingMode,
     ) -> None:
+        """`default_mode` is that of an app that is made without saying one."""
         self._configuration = configuration
         self._store = configuration.store
         self._manifests = manifests
         self._waiting = waiting
+        self._default_mode = default_mode
 
     async def list(self, project_id: ProjectId) -> dict[str, Any]:
         """All apps of the project."""
@@ -49,7 +56,7 @@ class Apps:
 
     async def create(self, project_id: ProjectId, raw: bytes) -> dict[str, Any]:
         """Make an app. Raises BadRequest."""
-        app = _app(_body.read(raw), AppId(mint()), project_id)
+        app = self._app(_body.read(raw), AppId(mint()), project_id)
         await self._store.insert_app(app)
         return await self._view(app, is_fresh=True)
 
@@ -62,7 +69,7 @@ class Apps:
         if not isinstance(given, dict):
             _body.convert(given)  # refuses it by name
         changed = _body.convert(patched(_writable(app), given, mask, FIELDS))
-        app = _app(changed, app.id, project_id, before=app)
+        app = self._app(changed, app.id, project_id, before=app)
         if not await self._store.update_app(app):
             raise _no_such_app()
         return await self._view(app)
@@ -79,6 +86,16 @@ class Apps:
         if app is None or app.project_id != project_id:
             raise _no_such_app()
         return app
+
+    def _app(self, given: AppInput, app_id: AppId, project_id: ProjectId, before: App | None = None) -> App:
+        """The app that an input makes. What only operators write stays as it was. Raises BadRequest."""
+        if found := check_app(given):
+            raise BadRequest(*found)
+        fields = {name: getattr(given, name) for name in given.__struct_fields__}
+        fields["processing_mode"] = given.processing_mode or self._default_mode
+        if before:
+            fields |= {name: getattr(before, name) for name in AppSettings.__struct_fields__ if name not in fields}
+        return App(id=app_id, project_id=project_id, **fields)
 
     async def _view(self, app: App, *, is_fresh: bool = False) -> dict[str, Any]:
         shown: dict[str, Any] = {name: getattr(app, name, None) for name in FIELDS}
@@ -113,16 +130,6 @@ class Apps:
 
 def _no_such_app() -> NotFound:
     return NotFound("There is no such app in the project.")
-
-
-def _app(given: AppInput, app_id: AppId, project_id: ProjectId, before: App | None = None) -> App:
-    """The app that an input makes. What only operators write stays as it was. Raises BadRequest."""
-    if found := check_app(given):
-        raise BadRequest(*found)
-    fields = {name: getattr(given, name) for name in given.__struct_fields__}
-    if before:
-        fields |= {name: getattr(before, name) for name in AppSettings.__struct_fields__ if name not in fields}
-    return App(id=app_id, project_id=project_id, **fields)
 
 
 def _writable(app: App) -> dict[str, Any]:

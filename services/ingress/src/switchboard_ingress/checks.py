@@ -195,8 +195,10 @@ def _check_name(name: str) -> Iterator[Violation]:
 
 
 def _check_retention(app: AppInput) -> Iterator[Violation]:
-    dispatch = app.dispatch_retention_policy
-    yield from _between("retention_policy.ttl_days", app.retention_policy.ttl_days, 1, MAX_CONVERSATION_DAYS)
+    policy, dispatch = app.retention_policy, app.dispatch_retention_policy
+    # What is kept for ever has no days to count.
+    least = 0 if policy.retention_type is RetentionType.PERSIST_RETENTION_POLICY else 1
+    yield from _between("retention_policy.ttl_days", policy.ttl_days, least, MAX_CONVERSATION_DAYS)
     yield from _between("dispatch_retention_policy.ttl_days", dispatch.ttl_days, 0, MAX_DISPATCH_DAYS)
     if dispatch.retention_type is not RetentionType.MESSAGE_EXPIRE_POLICY:
         yield Violation("dispatch_retention_policy.retention_type", "must be MESSAGE_EXPIRE_POLICY")

@@ -119,7 +119,8 @@ class AppInput(Wire, frozen=True):
     conversation_metadata_report_view: ReportView = ReportView.NONE
     retention_policy: RetentionPolicy = RetentionPolicy()
     dispatch_retention_policy: DispatchRetentionPolicy = DispatchRetentionPolicy()
-    processing_mode: ProcessingMode = ProcessingMode.DISPATCH
+    #: Absent: as the installation says (`SWITCHBOARD_DEFAULT_PROCESSING_MODE`).
+    processing_mode: ProcessingMode | None = None
     smart_conversation: Enabled = Enabled()
     callback_settings: CallbackSettings = CallbackSettings()
     message_retry_settings: RetrySettings = RetrySettings()

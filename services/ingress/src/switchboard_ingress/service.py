@@ -97,7 +97,7 @@ async def serving(
                 strict_ids=settings.strict_ids,
             ),
         )
-        apps = Apps(configuration, channels, waiting)
+        apps = Apps(configuration, channels, waiting, settings.default_processing_mode)
         tokens = PageTokens(keys.derive("page-tokens"))
         messages = Messages(pool, configuration, channels, tokens)
         relay = OutboxRelay(pool, producer)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
+from switchboard.records import ProcessingMode
 from switchboard.secrets import KeyRing
 from switchboard.settings import CommonSettings
 
@@ -40,6 +41,10 @@ class IngressSettings(CommonSettings):
     unconfigured_channel: UnconfiguredChannel = Field(
         UnconfiguredChannel.REJECT,
         description="A send naming a channel the app has no credentials for: reject (400) or fail (200, then FAILED).",
+    )
+    default_processing_mode: ProcessingMode = Field(
+        ProcessingMode.DISPATCH,
+        description="Mode of an app that is made without one; apps keep what they were made with.",
     )
     idempotency_hours: Annotated[int, Field(ge=1, le=72)] = Field(
         48, description="How long an Idempotency-Key is remembered, in hours."
