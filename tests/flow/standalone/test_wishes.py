@@ -41,6 +41,7 @@ def test_a_wrong_option_is_refused_by_name(
         ("SWITCHBOARD_SECRET_KEYS", "k1:short"),
         ("SWITCHBOARD_ALLOWED_NETWORKS", "home"),
         ("SWITCHBOARD_TOKEN_SECONDS", "1"),
+        ("SWITCHBOARD_CHANNELS", "SMS, PIGEON"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -23,7 +23,6 @@ from switchboard.http.pooled import PooledHttpClient
 from switchboard.identity import ChannelName
 from switchboard.ids import mint
 from switchboard.runtime import Runtime
-from switchboard.settings import SettingsError
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard.topics import DISPATCH, BrokenRecord, UnknownRecord
 from switchboard_channel_adapter.admission import Admission
@@ -71,7 +70,7 @@ async def compose(runtime: Runtime[AdapterSettings]) -> AsyncIterator[None]:
     settings = runtime.settings
     keys = key_ring(settings)
     manifests = registry.manifests(switchboard_channels)
-    adapters = _adapters(settings, manifests)
+    adapters = {channel: registry.adapter(switchboard_channels, channel) for channel in settings.channel_names}
     async with (
         configured(runtime, keys, manifests) as configuration,
         producing(runtime) as producer,
@@ -197,14 +196,6 @@ def _facts(parts: Parts, manifest: Manifest, receipts: Receipts) -> Facts:
         topic_prefix=parts.settings.topic_prefix,
         hash_key=parts.hash_key,
     )
-
-
-def _adapters(settings: AdapterSettings, manifests: Mapping[ChannelName, Manifest]) -> dict[ChannelName, Adapter]:
-    try:
-        channels = settings.channel_names(tuple(manifests))
-    except ValueError as error:
-        raise SettingsError(f"SWITCHBOARD_CHANNELS: {error}") from None
-    return {channel: registry.adapter(switchboard_channels, channel) for channel in channels}
 
 
 @asynccontextmanager

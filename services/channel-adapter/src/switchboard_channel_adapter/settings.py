@@ -1,11 +1,15 @@
 """Settings of the channel-adapter."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+import switchboard_channels
+from switchboard.channel import registry
 from switchboard.identity import ChannelName
 from switchboard.settings import CommonSettings
+
+_THERE: Final = registry.manifests(switchboard_channels)
 
 
 class AdapterSettings(CommonSettings):
@@ -22,9 +26,19 @@ class AdapterSettings(CommonSettings):
         "with providers that are told by a call (TELEGRAM); without it nothing is registered.",
     )
 
-    def channel_names(self, found: tuple[ChannelName, ...]) -> tuple[ChannelName, ...]:
-        """The channels to serve, of those found. Raises ValueError if one does not exist."""
-        asked = tuple(ChannelName(name.strip().upper()) for name in self.channels.split(",") if name.strip())
-        if missing := [name for name in asked if name not in found]:
-            raise ValueError(f"there is no channel {missing[0]}; there are {', '.join(found)}")
-        return asked or found
+    @property
+    def channel_names(self) -> tuple[ChannelName, ...]:
+        """The channels to serve."""
+        return _named(self.channels) or tuple(_THERE)
+
+    @field_validator("channels")
+    @classmethod
+    def _are_there(cls, value: str) -> str:
+        for name in _named(value):
+            if name not in _THERE:
+                raise ValueError(f"there is no channel {name}; there are {', '.join(_THERE)}")
+        return value
+
+
+def _named(channels: str) -> tuple[ChannelName, ...]:
+    return tuple(ChannelName(name.strip().upper()) for name in channels.split(",") if name.strip())

@@ -60,4 +60,7 @@ def read_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
 
 
 def _plainly(kind: str, message: str) -> str:
-    return "is not set" if kind == "missing" else message[:1].lower() + message[1:]
+    if kind == "missing":
+        return "is not set"
+    said = message.removeprefix("Value error, ")
+    return said[:1].lower() + said[1:]
