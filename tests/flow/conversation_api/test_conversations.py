@@ -130,6 +130,26 @@ async def test_metadata_is_replaced_or_patched(call: Client, app: App):
     assert (await call("PATCH", f"/conversations/{mint()}", {"metadata": "m"})).status == 404
 
 
+@pytest.mark.parametrize(
+    ("query", "given", "left"),
+    [
+        ("update_mask=metadata_json.b", {"b": 5, "ownName": 6}, {"b": 5, "ownName": 1}),
+        ("update_mask=metadataJson.ownName", {"ownName": 6}, {"b": 2, "ownName": 6}),
+        ("update_mask=metadata_json.ownName", {}, {"b": 2}),
+        ("update_mask=metadata_json.b&metadata_update_strategy=MERGE_PATCH", {"b": None, "c": 3}, {"ownName": 1}),
+        ("update_mask=metadata_json&metadata_update_strategy=MERGE_PATCH", {"c": 3}, {"b": 2, "ownName": 1, "c": 3}),
+        ("metadata_update_strategy=MERGE_PATCH", {"b": {"d": 4}}, {"b": {"d": 4}, "ownName": 1}),
+        ("metadata_update_strategy=REPLACE", {"d": 4}, {"d": 4}),
+    ],
+)
+async def test_a_mask_may_name_single_keys_of_the_metadata(call: Client, app: App, query: str, given: Any, left: Any):
+    made = await a_conversation(call, app, await a_contact(call), metadata_json={"b": 2, "ownName": 1})
+
+    changed = await call("PATCH", f"/conversations/{made['id']}?{query}", {"metadata_json": given})
+
+    assert changed.json == made | {"metadata_json": left}
+
+
 async def test_a_stop_is_told_once(call: Client, app: App, changes: ChangesTopic):
     made = await a_conversation(call, app, await a_contact(call))
 
@@ -184,6 +204,11 @@ async def test_injected_messages_are_read_in_the_order_of_their_times(call: Clie
         ({"accept_time": (datetime.now(UTC) - timedelta(days=31)).isoformat()}, ["accept_time"]),
         ({"contact_id": "somebody else"}, ["contact_id"]),
         ({"contact_message": None}, ["app_message", "direction"]),
+        ({"contact_message": {}}, ["contact_message"]),
+        (
+            {"contact_message": {"text_message": {"text": "a"}, "fallback_message": {"raw_message": "b"}}},
+            ["contact_message"],
+        ),
         ({"direction": "TO_CONTACT"}, ["direction"]),
         ({"direction": "SIDEWAYS"}, ["direction"]),
         ({"channel_identity": {"channel": "SMS", "identity": ""}}, ["channel_identity.identity"]),

@@ -23,6 +23,8 @@ KNOWN = ("id", "name", "policy", "list")
         ({"policy": {"days": 1, "type": "B"}}, ("policy.days",), {"policy": {"type": "A", "days": 1}}),
         ({"policy": {"days": 1}}, ("policy",), {"policy": {"days": 1}}),
         ({}, ("policy.days",), {"policy": {"type": "A"}}),
+        ({"policy": {"max_days": 1}}, ("policy.maxDays",), {"policy": {"type": "A", "days": 7, "max_days": 1}}),
+        ({"policy": {"ownName": 1}}, ("policy.ownName",), {"policy": {"type": "A", "days": 7, "ownName": 1}}),
         ({"name": "new"}, ("policy.days.deeper",), {"policy": {"type": "A", "days": {}}}),
         ({"id": "x"}, ("name", "list"), {"name": None, "list": None}),
     ],
@@ -47,7 +49,7 @@ def test_a_path_of_no_field_is_refused() -> None:
         ([("update_mask", "")], ()),
         ([("update_mask", "a, b.c")], ("a", "b.c")),
         ([("update_mask.paths", "a"), ("update_mask.paths", "b,c")], ("a", "b", "c")),
-        ([("updateMask", "displayName,retentionPolicy.ttlDays")], ("display_name", "retention_policy.ttl_days")),
+        ([("updateMask", "displayName,retentionPolicy.ttlDays")], ("display_name", "retention_policy.ttlDays")),
     ],
 )
 def test_masks_are_read_in_every_spelling(query: list[tuple[str, str]], mask: tuple[str, ...] | None) -> None:

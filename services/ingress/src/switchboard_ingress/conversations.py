@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from switchboard.callbacks.compact import timestamp
 from switchboard.channel.manifest import Manifest
 from switchboard.configuration import App, Configuration
+from switchboard.content import ContactMessage
 from switchboard.conversation import Conversation
 from switchboard.identity import CONTRACT_CHANNELS, ChannelName
 from switchboard.ids import AppId, ContactId, ConversationId, MessageId, ProjectId, mint
@@ -215,6 +216,8 @@ class Conversations:
                 Violation(f"app_message.{item.field}".removesuffix("."), item.description)
                 for item in validate(request.app_message)
             ]
+        if request.contact_message is not None and len(given := _contents(request.contact_message)) != 1:
+            found.append(Violation("contact_message", f"exactly one content is expected, not {len(given)}"))
         to_app = request.contact_message is not None
         if (request.direction == "TO_APP") != to_app:
             found.append(Violation("direction", "TO_APP goes with contact_message, TO_CONTACT with app_message"))
@@ -353,13 +356,12 @@ def _patched(
     before: Conversation, given: Mapping[str, Any], mask: Sequence[str] | None, strategy: MetadataStrategy
 ) -> Conversation:
     current = {name: getattr(before, name) for name in ConversationInput.__struct_fields__}
-    current["metadata_json"] = None
+    if not mask and "metadata_json" in given:
+        # Replaced whole and not key by key; a mask may name single keys.
+        current["metadata_json"] = None
     changed = patched(current, given, mask, FIELDS)
-    said = changed.get("metadata_json")
-    is_named = "metadata_json" in given if not mask else any(path.split(".")[0] == "metadata_json" for path in mask)
-    if not is_named:
-        changed["metadata_json"] = before.metadata_json
-    elif strategy is MetadataStrategy.MERGE_PATCH:
+    said = patched({"metadata_json": {}}, given, mask, FIELDS).get("metadata_json")
+    if strategy is MetadataStrategy.MERGE_PATCH and said != {}:
         changed["metadata_json"] = merge_patch(before.metadata_json or {}, said)
     # The contact of a conversation changes by a merge only.
     changed["contact_id"] = before.contact_id
@@ -372,6 +374,10 @@ def _strategy(text: str) -> MetadataStrategy:
         return MetadataStrategy(text or "REPLACE")
     except ValueError:
         raise BadRequest(Violation("metadata_update_strategy", "REPLACE or MERGE_PATCH is expected")) from None
+
+
+def _contents(message: ContactMessage) -> list[str]:
+    return [name for name in message.__struct_fields__ if name != "reply_to" and getattr(message, name) is not None]
 
 
 def _in_conversation_mode(mode: ProcessingMode) -> list[Violation]:

@@ -11,12 +11,24 @@ _HUMP: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def mask_of(query: Iterable[tuple[str, str]]) -> tuple[str, ...] | None:
-    """The paths of `update_mask` or `update_mask.paths`, comma-joined, repeated or both. None: no mask was given."""
+    """The paths of `update_mask` or `update_mask.paths`, comma-joined, repeated or both. None: no mask was given.
+
+    Fields are named as the API spells them. What is below a field may be a name of the client's own, so it stays.
+    """
     values = [value for name, value in query if name in ("update_mask", "update_mask.paths", "updateMask")]
     if not values:
         return None
     paths = [path.strip() for value in values for path in value.split(",")]
-    return tuple(_HUMP.sub("_", path).lower() for path in paths if path)
+    return tuple(_respelled(path) for path in paths if path)
+
+
+def _respelled(path: str) -> str:
+    field, dot, below = path.partition(".")
+    return f"{_snake(field)}{dot}{below}"
+
+
+def _snake(name: str) -> str:
+    return _HUMP.sub("_", name).lower()
 
 
 def patched(
@@ -51,8 +63,11 @@ def _merged(current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
 
 
 def _set(target: dict[str, Any], names: Sequence[str], given: Any) -> None:
+    source = given if isinstance(given, Mapping) else {}
     first, *rest = names
-    value = given.get(first) if isinstance(given, Mapping) else None
+    if first not in source and first not in target:
+        first = _snake(first)
+    value = source.get(first)
     if rest:
         inner = target.get(first)
         copied = dict(inner) if isinstance(inner, Mapping) else {}
