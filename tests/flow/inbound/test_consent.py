@@ -8,6 +8,7 @@ from tests.flow.inbound.conftest import CHAT, PHONE, Listener
 from tests.flow.router.conftest import SMS, TELEGRAM
 
 from switchboard.channel.outcome import Accepted, FailedForNow, Rejected
+from switchboard.identity import ChannelIdentity
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import (
     AttemptFinished,
@@ -135,6 +136,17 @@ async def test_stop_twice_is_an_update(listen):
     await listener.hear(listener.said("QUIT"))
 
     assert [one.operation for one in await listener.audit()] == ["OPERATION_INSERT", "OPERATION_UPDATE"]
+
+
+async def test_one_person_on_two_channels_may_leave_and_come_back_in_one_batch(listen):
+    listener: Listener = await listen(consent=PRIMARY)
+    same = ChannelIdentity(TELEGRAM, PHONE.identity)
+
+    await listener.hear(listener.said("STOP"), listener.said("START", same), listener.said("STOP", same))
+
+    operations = [one.operation for one in await listener.audit()]
+    assert sorted(operations) == ["OPERATION_DELETE", "OPERATION_INSERT", "OPERATION_INSERT"]
+    assert await listener.lists() == {ConsentList.OPT_OUT_ALL}
 
 
 async def test_help_is_answered_and_changes_nothing(listen):

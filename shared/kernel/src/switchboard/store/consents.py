@@ -1,6 +1,6 @@
 """Who left which list of an app, and the record of every change (conversation-api 4.8, 14)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -87,11 +87,23 @@ JOIN switchboard.consents AS consent USING (app_id, identity)
 
 
 async def change(connection: Connection, changes: Sequence[Change]) -> None:
-    """Apply changes in the caller's transaction, at most one of each identity and list. Known causes are skipped."""
-    if not changes:
-        return
-    rows = [(c.app_id, c.project_id, c.identity, c.list_type, c.leaves, c.origin, c.cause, c.at) for c in changes]
-    await connection.execute(_CHANGE, *([*column] for column in zip(*rows, strict=True)))
+    """Apply changes in the caller's transaction, in their order. Known causes are skipped."""
+    for several in _apart(changes):
+        rows = [(c.app_id, c.project_id, c.identity, c.list_type, c.leaves, c.origin, c.cause, c.at) for c in several]
+        await connection.execute(_CHANGE, *([*column] for column in zip(*rows, strict=True)))
+
+
+def _apart(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """The changes in runs that touch no row of a list twice: one statement could not tell which comes first."""
+    run: dict[tuple[AppId, ConsentList, str], Change] = {}
+    for change in changes:
+        row = change.app_id, change.list_type, change.identity
+        if row in run:
+            yield list(run.values())
+            run = {}
+        run[row] = change
+    if run:
+        yield list(run.values())
 
 
 async def lists_of(
