@@ -11,6 +11,7 @@ from tests.flow.router.conftest import CHAT, PHONE, SMS, TELEGRAM, Router
 
 from switchboard.channel.outcome import Rejected
 from switchboard.content import AppMessage, TextMessage
+from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import operate
 from switchboard.lanes.drainer import Drainer
@@ -18,6 +19,7 @@ from switchboard.lanes.gone import GoneApps
 from switchboard.lanes.round import Granted
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AttemptFinished, MessageAccepted, StepAbandoned
+from switchboard.rules.route import Route
 from switchboard.testing import wait_until
 from switchboard_router.granting import Granting
 
@@ -195,3 +197,23 @@ async def test_a_new_rate_holds_for_those_who_wait(router: Router, line: Line) -
     # Twenty a second would have let ten go.
     assert len(line.granted) == 1
     assert (await router.lane())["interval_ns"] == 1_000_000_000
+
+
+async def test_a_message_may_pass_more_closed_gates_than_one(router: Router) -> None:
+    closed = [ChannelName(name) for name in ("RCS", "VIBERBM", "MMS")]
+    await router.plan(sent := router.accepted(CHAT, PHONE))
+    first, last = (await router.message(sent.message_id)).route.steps
+    between = [replace(last, identity=ChannelIdentity(channel, PHONE.identity)) for channel in closed]
+    pool = router.context.pool
+    await pool.execute("UPDATE messages SET route = $1", msgspec.json.encode(Route((first, *between, last))))
+    await pool.executemany(
+        "INSERT INTO lanes (id, kind, interval_ns, max_in_flight, tat, gate, probe_at)"
+        " VALUES ($1, 'dispatch', 50000000, 1000, '2020-01-01Z', 'closed', switchboard.now() + interval '1 hour')",
+        [(lane_of(router, channel),) for channel in closed],
+    )
+
+    refused = Rejected(Reason(ReasonCode.CHANNEL_REJECT, "no"))
+    await router.tell(AttemptFinished(sent.message_id, 0, 1, refused, datetime.now(UTC)))
+
+    assert [order.step for order in await router.dispatched(SMS)] == [4]
+    assert statuses(await router.callbacks()) == ["SWITCHING_CHANNEL"] * 4
