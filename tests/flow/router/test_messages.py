@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.flow.router.conftest import CHAT, PHONE, SMS, TELEGRAM, Router
 
 from switchboard.bus import BadRecords, Record
@@ -11,12 +12,20 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Rejected
 from switchboard.content import ContactMessage, TextMessage
 from switchboard.ids import MessageId, mint
 from switchboard.reason import Reason, ReasonCode
-from switchboard.records import AttemptFinished, MessageReceived, ReceiptReceived, StepAbandoned, TimerFired
+from switchboard.records import (
+    AttemptFinished,
+    MessageReceived,
+    ReceiptReceived,
+    RetractMessage,
+    StepAbandoned,
+    TimerFired,
+)
 from switchboard.rules.progress import Phase
+from switchboard.rules.route import Route
 from switchboard.status import Status
 from switchboard.store import timeline
 from switchboard.timeline import Kind
-from switchboard.topics import MESSAGES_ACCEPTED
+from switchboard.topics import DISPATCH, MESSAGES_ACCEPTED
 
 REJECTED = Reason(ReasonCode.CHANNEL_REJECT, "no")
 
@@ -158,6 +167,24 @@ async def test_an_attempt_nobody_claims_is_published_once_more_and_then_tried_ag
 
     assert notes == [("SENDING", "planned", True), ("RETRYING", "cancelled", True)]
     assert [order.submission for order in await router.dispatched(SMS)] == [1, 1]
+
+
+async def test_when_its_ttl_is_up_a_channel_that_can_is_asked_to_take_the_message_back(router: Router):
+    await router.plan(sent := router.accepted(PHONE, ttl_seconds=30))
+    [step] = (await router.message(sent.message_id)).route.steps
+    route = Route((replace(step, can_retract=True),))
+    await router.context.pool.execute("UPDATE messages SET route = $1", msgspec.json.encode(route))
+    await router.tell(finished(sent.message_id, Accepted(("p1", "p2"))))
+    await router.context.pool.execute("UPDATE clock SET shift = '31 s'")
+
+    for _ in range(2):
+        await router.tell(TimerFired(sent.message_id, sent.accepted_at + timedelta(seconds=30)))
+
+    orders = [one for one in await router._all(DISPATCH, SMS) if isinstance(one, RetractMessage)]
+    assert {(one.message_id, one.step, one.submission, one.identity, one.provider_ids) for one in orders} == {
+        (sent.message_id, 0, 1, PHONE, ("p1", "p2"))
+    }
+    assert not (await router.message(sent.message_id)).progress.is_final
 
 
 async def test_a_timer_acts_on_an_outcome_that_was_recorded_and_never_told(router: Router):

@@ -117,6 +117,9 @@ WORLDS: Final[Mapping[str, World]] = {
     "a TTL, doubt fails over": World(TIMED, BOLD, ttl_seconds=90),
     "a provider that drops duplicates": World(Route((step("RCS", deduplicates=True), step("SMS")))),
     "a channel that reports nothing first": World(Route((replace(step("TELEGRAM"), receipts=()), step("SMS"))), BOLD),
+    "a TTL, and channels that take back": World(
+        Route(tuple(replace(step, can_retract=True) for step in TIMED.steps)), ttl_seconds=90
+    ),
     "two parts": World(
         TIMED,
         outcomes=(Accepted(("p1", "p2")), PartlyAccepted(("p1",), WHY), Rejected(WHY), Unknown(WHY, parts=2)),

@@ -20,6 +20,7 @@ from switchboard.rules.progress import (
     AttemptEnd,
     AttemptView,
     Decision,
+    Effects,
     OnUnknown,
     Phase,
     Policy,
@@ -64,6 +65,7 @@ TELEGRAM = Route((step("TELEGRAM", receipts=False),))
 BOTH = Route((step("RCS"), step("SMS")))
 READ_OR_ON = Route((replace(step("RCS", wait=60), until_read=True), step("SMS")))
 TIMED = Route((step("RCS", wait=60), step("SMS")))
+RETRACTABLE = Route(tuple(replace(step, can_retract=True) for step in TIMED.steps))
 
 
 PATIENT = Policy()
@@ -506,6 +508,28 @@ class TestEnds:
 
         assert story.told[-1] == "FAILED RCS"
         assert story.codes[-1] is ReasonCode.MESSAGE_EXPIRED
+
+    def test_when_the_ttl_is_up_a_channel_that_can_takes_back_what_it_did_not_deliver(self):
+        story = Story(RETRACTABLE, ttl=30).outcome(TWO_PARTS)
+
+        assert story.progress.step_due_at == at(30)
+        assert story.due(30).last.effects == Effects(retract=(0, 1))
+        assert story.progress.ledger.of(0).provider_ids == ("p1", "p2")
+        assert story.progress.phase is Phase.SUBMITTED
+        assert not story.due(31).last.effects
+
+    def test_what_was_delivered_or_left_before_the_ttl_is_not_taken_back(self):
+        assert not Story(RETRACTABLE, ttl=30).outcome(ACCEPTED).receipt(Status.DELIVERED).due(30).last.effects
+        assert Story(RETRACTABLE, ttl=90).outcome(ACCEPTED).due(61.5).last.effects.dispatch == (1, 2)
+
+    def test_without_a_ttl_or_where_the_channel_cannot_nothing_is_taken_back(self):
+        assert Story(Route(RETRACTABLE.steps[1:])).outcome(ACCEPTED).progress.step_due_at is None
+        assert Story(SMS, ttl=30).outcome(ACCEPTED).progress.step_due_at is None
+
+    def test_ids_that_come_after_a_receipt_are_known_when_the_ttl_is_up(self):
+        story = Story(RETRACTABLE, ttl=30).receipt(Status.FAILED, part="p2").outcome(TWO_PARTS, attempt=(0, 1))
+
+        assert story.progress.ledger.of(0).provider_ids == ("p1", "p2")
 
     def test_after_the_ttl_a_missing_report_does_not_fail_over(self):
         story = Story(TIMED, ttl=30).outcome(ACCEPTED).due(61.5)

@@ -48,3 +48,14 @@ def test_only_what_really_arrived_outranks_a_failure():
         "FAILED": ("nothing", "nothing"),
         "a record about it cannot be handled": ("nothing", "nothing"),
     }
+
+
+def test_a_late_delivery_stops_a_fallback_that_waits_and_is_counted_where_both_delivered():
+    assert section("After a switch")["the first channel: DELIVERED, while the second waits"] == (
+        ("DELIVERED; what waits is not sent, then the message ends",) * 2
+    )
+    assert section("After a switch, once the first channel delivered it after all") == {
+        "the first channel: READ": ("READ", "READ"),
+        "the second: DELIVERED": ("DELIVERED, then it counts as delivered twice",) * 2,
+        "the second: FAILED": ("nothing", "nothing"),
+    }

@@ -209,6 +209,8 @@ async def publish(context: RouterContext, outputs: Sequence[Output]) -> None:
         if attempt is not None and output.send_before is not None:
             order = context.publications.dispatch(output.message, *attempt, output.send_before)
             dispatches += [order] if order is not None else []
+        if output.effects.retract is not None:
+            dispatches.append(context.publications.retraction(output.message, *output.effects.retract))
     if callbacks:
         await context.producer.publish(callbacks)
     if dispatches:

@@ -24,6 +24,7 @@ from switchboard.records import (
     DispatchMessage,
     MessageAccepted,
     OptOutReceived,
+    RetractMessage,
 )
 from switchboard.rules.progress import CallbackDue
 from switchboard.store.messages import Message
@@ -94,7 +95,22 @@ class Publications:
             headers=MESSAGES_ACCEPTED.headers(confirmation),
         )
 
-    def order(self, order: DispatchEvent | AskCapability) -> Outgoing:
+    def retraction(self, message: Message, step: int, submission: int) -> Outgoing:
+        """The order to take back what an attempt came to."""
+        route_step = message.route.steps[step]
+        return self.order(
+            RetractMessage(
+                message_id=message.id,
+                step=step,
+                submission=submission,
+                app_id=message.app_id,
+                account=route_step.account,
+                identity=route_step.identity,
+                provider_ids=message.progress.ledger.of(step).provider_ids,
+            )
+        )
+
+    def order(self, order: DispatchEvent | AskCapability | RetractMessage) -> Outgoing:
         """What a channel-adapter is to do besides submitting messages."""
         return Outgoing(
             topic=DISPATCH.name(self._prefix, order.identity.channel),

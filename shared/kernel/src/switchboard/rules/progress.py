@@ -74,6 +74,8 @@ class StepLedger(Struct, frozen=True, omit_defaults=True):
     parts: int = 0
     #: What is known of each part, by its provider id.
     part_status: dict[str, Status] = field(default_factory=dict)
+    #: The ids of what can be taken back. Empty where the channel cannot.
+    provider_ids: tuple[str, ...] = ()
     #: Facts of the channel for `message_metadata`.
     channel_metadata: dict[str, str] = field(default_factory=dict)
     #: The SUBMIT and QUEUED_ON_CHANNEL of this channel were raised.
@@ -182,6 +184,8 @@ class Effects(Struct, frozen=True, omit_defaults=True):
     dispatch: tuple[int, int] | None = None
     #: The planned attempt (step, submission) is published once more.
     redispatch: tuple[int, int] | None = None
+    #: What the attempt (step, submission) came to is taken back by its channel.
+    retract: tuple[int, int] | None = None
 
     def __bool__(self) -> bool:
         return self != _NO_EFFECTS
@@ -209,6 +213,7 @@ def in_turn(first: Decision, then: Decision) -> Decision:
         callbacks=a.callbacks + b.callbacks,
         dispatch=b.dispatch or a.dispatch,
         redispatch=b.redispatch or a.redispatch,
+        retract=b.retract or a.retract,
     )
     return Decision(then.progress, effects, f"{first.note}; {then.note}")
 
@@ -259,7 +264,7 @@ def on_outcome(
         return Decision(progress, note="outcome of an earlier attempt")
     if progress.phase not in _AWAITS_OUTCOME:
         # A receipt overtook it: now it is known how many parts there are.
-        merged = _merge_ids(progress, step, outcome)
+        merged = _merge_ids(progress, route, step, outcome)
         decision = _tell_combined(merged, route, step, submission, now, "late outcome")
         return replace(decision, effects=replace(decision.effects, ended=(step, submission, _end_of(outcome))))
     if progress.ledger.of(step).in_doubt and not isinstance(outcome, FailedForNow | Unknown):
@@ -267,9 +272,9 @@ def on_outcome(
         progress = _with_step(progress, step, replace(progress.ledger.of(step), in_doubt=False))
     match outcome:
         case Accepted():
-            decision = _accept(_merge_ids(progress, step, outcome), route, now, finished_at or now)
+            decision = _accept(_merge_ids(progress, route, step, outcome), route, now, finished_at or now)
         case PartlyAccepted(reason=reason):
-            decision = _fail(_merge_ids(progress, step, outcome), reason, now, "partly accepted")
+            decision = _fail(_merge_ids(progress, route, step, outcome), reason, now, "partly accepted")
         case Rejected(reason=reason, fails_message=True):
             decision = _fail(progress, reason, now, "rejected, the message itself")
         case Rejected(reason=reason):
@@ -277,7 +282,7 @@ def on_outcome(
         case FailedForNow():
             decision = _retry(progress, route, policy, outcome, now)
         case Unknown():
-            decision = _doubt(_merge_ids(progress, step, outcome), route, policy, outcome.reason, now)
+            decision = _doubt(_merge_ids(progress, route, step, outcome), route, policy, outcome.reason, now)
         case _:
             assert_never(outcome)
     effects = replace(decision.effects, ended=(step, submission, _end_of(outcome)))
@@ -396,7 +401,7 @@ def on_due(progress: Progress, route: Route, policy: Policy, attempt: AttemptVie
             return Decision(_final(progress, now), note="receipt horizon passed")
         case Phase.SUBMITTED if _passed(progress.step_due_at, now):
             if _passed(progress.ttl_ends_at, now):
-                return Decision(replace(progress, step_due_at=None), note="TTL passed, no failover")
+                return _past_ttl(progress)
             return _switch(progress, route, _NO_REPORT, now, "no report in time")
         case Phase.UNKNOWN if _passed(progress.step_due_at, now):
             return _give_up_on_unknown(progress, route, policy, progress.reason or _DOUBT, now)
@@ -475,11 +480,22 @@ def _await_receipts(progress: Progress, step: RouteStep, route: Route, now: date
     if _delivered_elsewhere(progress, progress.step) or not step.receipts:
         return _final(taken, now)
     can_switch = progress.step + 1 < len(route.steps) and not _passed(progress.ttl_ends_at, now)
+    switches_at = _after(now, step.wait_seconds) if can_switch and step.wait_seconds is not None else None
+    retracts_at = progress.ttl_ends_at if step.can_retract else None
     return replace(
         taken,
         horizon_at=_after(now, step.horizon_seconds),
-        step_due_at=_after(now, step.wait_seconds) if can_switch and step.wait_seconds is not None else None,
+        step_due_at=min((at for at in (switches_at, retracts_at) if at is not None), default=None),
     )
+
+
+def _past_ttl(progress: Progress) -> Decision:
+    """The time of a message is up that a channel has: no other one is tried, and this one takes it back if it can."""
+    waits = replace(progress, step_due_at=None)
+    ledger = progress.ledger.of(progress.step)
+    if not ledger.provider_ids or ledger.status in POSITIVE:
+        return Decision(waits, note="TTL passed, no failover")
+    return Decision(waits, Effects(retract=(progress.step, progress.submission)), "TTL passed, taken back")
 
 
 def _retry(progress: Progress, route: Route, policy: Policy, outcome: FailedForNow, now: datetime) -> Decision:
@@ -707,18 +723,21 @@ def _combined(step: StepLedger) -> Status | None:
     return Status.READ if all(status is Status.READ for status in known) else Status.DELIVERED
 
 
-def _merge_ids(progress: Progress, step: int, outcome: Outcome) -> Progress:
+def _merge_ids(progress: Progress, route: Route, step: int, outcome: Outcome) -> Progress:
     """Note how many parts there are, once the outcome tells. A refused part counts, so the whole is never delivered."""
     match outcome:
         case Accepted(provider_ids=ids):
             parts = len(ids)
         case PartlyAccepted(provider_ids=ids):
             parts = len(ids) + 1
-        case Unknown(parts=known) if known:
+        case Unknown(provider_ids=ids, parts=known) if known:
             parts = known
         case _:
             return progress
-    return _with_step(progress, step, replace(progress.ledger.of(step), parts=max(1, parts)))
+    ledger = replace(progress.ledger.of(step), parts=max(1, parts))
+    if route.steps[step].can_retract:
+        ledger = replace(ledger, provider_ids=ids)
+    return _with_step(progress, step, ledger)
 
 
 def _end_of(outcome: Outcome) -> AttemptEnd:

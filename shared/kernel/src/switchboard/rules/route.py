@@ -78,6 +78,8 @@ class RouteStep(Struct, frozen=True, omit_defaults=True):
     wait_seconds: int | None = None
     #: The wait goes on after DELIVERED: only READ ends it.
     until_read: bool = False
+    #: The channel can take back what it took and has not delivered.
+    can_retract: bool = False
 
     @property
     def channel(self) -> ChannelName:
@@ -197,6 +199,7 @@ def _step(
         manifest.deduplicates,
         wait_seconds,
         until_read=wait_seconds is not None and wish is not None and wish.switch_after_delivered,
+        can_retract=manifest.can_retract,
     )
 
 

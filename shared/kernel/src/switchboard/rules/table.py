@@ -30,7 +30,7 @@ from switchboard.rules.progress import (
     start,
 )
 from switchboard.rules.route import Route, RouteStep
-from switchboard.status import Status
+from switchboard.status import POSITIVE, Status
 from switchboard.trigger import Trigger
 
 _NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -65,6 +65,8 @@ class Section(Struct, frozen=True):
     given: Fact
     facts: tuple[tuple[str, Fact], ...]
     ttl_seconds: int | None = None
+    #: The routes of the two columns. None: the usual ones.
+    routes: tuple[Route, Route] | None = None
 
 
 def truth_table() -> str:
@@ -74,8 +76,9 @@ def truth_table() -> str:
 
 def rows(section: Section) -> list[Row]:
     """What follows each fact of a section."""
+    onward, last = section.routes or (_ONWARD, _LAST)
     return [
-        Row(fact, _follows(section, happens, _ONWARD), _follows(section, happens, _LAST))
+        Row(fact, _follows(section, happens, onward), _follows(section, happens, last))
         for fact, happens in section.facts
     ]
 
@@ -101,7 +104,13 @@ def _follows(section: Section, happens: Fact, route: Route) -> str:
     decision = happens(before, route)
     parts = list(_told(decision, route))
     after, effects = decision.progress, decision.effects
-    if effects.dispatch:
+    if effects.cancel and after.status in POSITIVE:
+        parts.append("what waits is not sent")
+    if after.ledger.delivered_twice and not before.ledger.delivered_twice:
+        parts.append("it counts as delivered twice")
+    if effects.retract:
+        parts.append("the channel is asked to take it back")
+    elif effects.dispatch:
         step, _ = effects.dispatch
         parts.append("the next channel is tried" if step > before.step else "the same channel is tried again")
     elif effects.redispatch:
@@ -137,6 +146,12 @@ def _step(channel: str, wait_seconds: int | None) -> RouteStep:
 
 _ONWARD: Final = Route((_step("RCS", _WAIT_SECONDS), _step("SMS", None)))
 _LAST: Final = Route((_step("SMS", None),))
+_FURTHER: Final = Route((_step("RCS", _WAIT_SECONDS), _step("WHATSAPP", _WAIT_SECONDS), _step("SMS", None)))
+_UNTIL_READ: Final = Route((replace(_step("RCS", _WAIT_SECONDS), until_read=True), _step("SMS", None)))
+_RETRACTABLE: Final = (
+    Route(tuple(replace(step, can_retract=True) for step in _ONWARD.steps)),
+    Route(tuple(replace(step, can_retract=True) for step in _LAST.steps)),
+)
 _SILENT: Final = "a channel that reports nothing takes it"
 
 _WAITS: Final = {
@@ -165,6 +180,13 @@ def _receipt(status: Status, part: str = "1", reason: Reason | None = None) -> F
     def happens(progress: Progress, route: Route) -> Decision:
         step, submission = progress.step, progress.submission
         return on_receipt(progress, route, step, submission, part, status, reason, _NOW, {}, _NOW)
+
+    return happens
+
+
+def _receipt_of_first(status: Status) -> Fact:
+    def happens(progress: Progress, route: Route) -> Decision:
+        return on_receipt(progress, route, 0, 1, "1", status, None, _NOW, {}, _NOW)
 
     return happens
 
@@ -210,6 +232,7 @@ def _in_turn(*facts: Fact) -> Fact:
 
 
 _FAILED_RECEIPT: Final = _receipt(Status.FAILED, reason=Reason(ReasonCode.RECIPIENT_NOT_REACHABLE, ""))
+_SILENCE: Final = _due(after=timedelta(seconds=_WAIT_SECONDS + 1))
 _FAIL_OVER: Final = Policy(on_unknown=OnUnknown.FAIL_OVER)
 _HALF: Final = _in_turn(_outcome(Accepted(("1", "2"))), _receipt(Status.DELIVERED))
 
@@ -293,6 +316,50 @@ SECTIONS: Final = (
             ("no report within the waiting time", _due(after=timedelta(seconds=_WAIT_SECONDS + 1))),
         ),
         ttl_seconds=_TTL_SECONDS,
+    ),
+    Section(
+        "The same on a channel that can take back what it has not delivered",
+        "It is asked once, when the TTL is up.",
+        _outcome(_TAKEN),
+        (
+            ("its TTL is up", _due(after=timedelta(seconds=_TTL_SECONDS))),
+        ),
+        ttl_seconds=_TTL_SECONDS,
+        routes=_RETRACTABLE,
+    ),
+    Section(
+        "After a switch",
+        "The first channel took it and was silent; the second one's attempt waits, or was sent.",
+        _in_turn(_outcome(_TAKEN), _SILENCE),
+        (
+            ("the first channel: DELIVERED, while the second waits", _receipt_of_first(Status.DELIVERED)),
+            ("the first channel: READ, while the second waits", _receipt_of_first(Status.READ)),
+            ("the first channel: FAILED", _receipt_of_first(Status.FAILED)),
+            ("the first channel: DELIVERED, after the second took it",
+             _in_turn(_outcome(_TAKEN), _receipt_of_first(Status.DELIVERED))),
+        ),
+        routes=(_FURTHER, _ONWARD),
+    ),
+    Section(
+        "After a switch, once the first channel delivered it after all",
+        "The second had taken it by then.",
+        _in_turn(_outcome(_TAKEN), _SILENCE, _outcome(_TAKEN), _receipt_of_first(Status.DELIVERED)),
+        (
+            ("the first channel: READ", _receipt_of_first(Status.READ)),
+            ("the second: DELIVERED", _receipt(Status.DELIVERED)),
+            ("the second: FAILED", _FAILED_RECEIPT),
+        ),
+        routes=(_FURTHER, _ONWARD),
+    ),
+    Section(
+        "After DELIVERED, where a step says `switch_after_delivered`",
+        "Its wait is for READ.",
+        _in_turn(_outcome(_TAKEN), _receipt(Status.DELIVERED)),
+        (
+            ("READ", _receipt(Status.READ)),
+            ("nobody reads within the waiting time", _due(after=timedelta(seconds=_WAIT_SECONDS + 1))),
+        ),
+        routes=(_UNTIL_READ, _LAST),
     ),
     Section(
         "A message of two parts, one delivered",
