@@ -7,9 +7,12 @@ import pytest
 from tests.flow.inbound.conftest import CHAT, PHONE, PROJECT, Listener
 from tests.flow.router.conftest import SMS, TELEGRAM
 
+from switchboard.contact import Contact
 from switchboard.identity import ChannelIdentity, ChannelName
-from switchboard.records import AskCapability, CapabilityAnswered
+from switchboard.ids import ContactId, mint
+from switchboard.records import AskCapability, CapabilityAnswered, ProcessingMode
 from switchboard.rules.route import Verdict
+from switchboard.store import contacts
 from switchboard.topics import DISPATCH
 from switchboard.trigger import Trigger
 
@@ -105,3 +108,21 @@ async def test_a_channel_the_app_does_not_have_is_answered_with_the_reason(liste
     await listener.hear(unknown)
     [body] = await listener.told(Trigger.CAPABILITY)
     assert body["capability_notification"]["reason"]["code"] == "CHANNEL_CONFIGURATION_MISSING"
+
+
+async def test_every_channel_of_a_contact_is_answered(listen):
+    listener: Listener = await listen(processing_mode=ProcessingMode.CONVERSATION)
+    elsewhere = ChannelIdentity(ChannelName("RCS"), PHONE.identity)
+    contact = Contact(ContactId(mint()), (CHAT, PHONE, elsewhere))
+    async with listener.pool.acquire() as connection:
+        await contacts.insert(connection, [(PROJECT, contact)], told=1)
+    query = listener.question()
+
+    await listener.accept(msgspec.structs.replace(query, mode=ProcessingMode.CONVERSATION, contact_id=contact.id))
+
+    [order] = [one for one in await listener.router._all(DISPATCH, TELEGRAM) if isinstance(one, AskCapability)]
+    assert (order.identity, order.contact_id) == (CHAT, contact.id)
+    answers = [one for one in await listener.learned() if isinstance(one, CapabilityAnswered)]
+    assert [(one.identity, one.reason and one.reason.code, one.contact_id) for one in answers] == [
+        (PHONE, None, contact.id), (elsewhere, "CHANNEL_CONFIGURATION_MISSING", contact.id),
+    ]  # fmt: skip

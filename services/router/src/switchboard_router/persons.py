@@ -9,7 +9,7 @@ from switchboard.identity import ChannelIdentity
 from switchboard.ids import AppId, MessageId
 from switchboard.records import CapabilityAsked, EventAccepted, ProcessingMode
 from switchboard.rules.planning import usable_channels
-from switchboard.rules.recipient import contact_ways
+from switchboard.rules.recipient import contact_ways, identities_for
 from switchboard.store import contacts, conversations
 from switchboard.store.contacts import Addressed, Matched
 from switchboard.store.conversations import Exchange
@@ -65,20 +65,19 @@ async def find_people(
 async def find_asked(
     context: RouterContext, connection: Connection, queries: Sequence[CapabilityAsked], apps: Mapping[AppId, App | None]
 ) -> dict[MessageId, Person]:
-    """Whom questions in CONVERSATION mode are about. Nobody is made for a question."""
+    """Whom questions in CONVERSATION mode are about, on all their channels. Nobody is made for a question."""
     talks = [one for one in queries if one.mode is ProcessingMode.CONVERSATION and apps.get(one.app_id) is not None]
     found = await contacts.match(
         connection,
         [Addressed(one.query_id, one.project_id, one.identities, one.contact_id, creates=False) for one in talks],
     )
-    return {
-        one.query_id: Person(
-            found[one.query_id].contact_id,
-            _identities(context, one.identities, found[one.query_id], apps[one.app_id], ""),
-        )
-        for one in talks
-        if one.query_id in found
-    }
+    return {one.query_id: _asked(one, found[one.query_id]) for one in talks if one.query_id in found}
+
+
+def _asked(query: CapabilityAsked, matched: Matched) -> Person:
+    if matched.contact is None:
+        return Person(matched.contact_id, query.identities)
+    return Person(matched.contact_id, tuple(identities_for(matched.contact, query.app_id).values()))
 
 
 def _identities(

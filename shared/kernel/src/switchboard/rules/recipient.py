@@ -43,6 +43,15 @@ class Ways(Struct, frozen=True):
     passed_over: tuple[ChannelName, ...] = ()
 
 
+def identities_for(contact: Contact, app_id: AppId) -> dict[ChannelName, ChannelIdentity]:
+    """The identities of a contact that an app may use, the first one of each channel."""
+    has: dict[ChannelName, ChannelIdentity] = {}
+    for identity in contact.channel_identities:
+        if identity.app_id in ("", app_id):
+            has.setdefault(identity.channel, identity)
+    return has
+
+
 def contact_ways(
     contact: Contact,
     app_id: AppId,
@@ -56,10 +65,7 @@ def contact_ways(
     contact's own priority, then its other channels in the order of the app's, `app_channels`. Channels that the app
     does not have are passed over: nobody asked for them.
     """
-    has: dict[ChannelName, ChannelIdentity] = {}
-    for identity in contact.channel_identities:
-        if identity.app_id in ("", app_id):
-            has.setdefault(identity.channel, identity)
+    has = identities_for(contact, app_id)
     theirs = [channel for channel in app_channels if channel in has]
     preferred = (ChannelName(active_channel), *contact.channel_priority, *theirs)
     order = dict.fromkeys(asked or (channel for channel in preferred if channel in theirs))
