@@ -1,5 +1,6 @@
 """Conversations over HTTP: started, listed, changed, stopped, deleted, and what is put into them."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,6 +55,17 @@ async def test_one_that_is_active_stops_when_another_starts(call: Client, app: A
     again = await call("PATCH", f"/conversations/{first['id']}", {"active": True})
     assert again.json["active"]
     assert not (await call("GET", f"/conversations/{second['id']}")).json["active"]
+
+
+async def test_of_conversations_started_at_once_one_is_active(call: Client, app: App, pool: Pool):
+    contact = await a_contact(call)
+
+    started = await asyncio.gather(*(a_conversation(call, app, contact) for _ in range(5)))
+    again = [call("PATCH", f"/conversations/{one['id']}", {"active": True}) for one in started]
+    answers = await asyncio.gather(*again)
+
+    assert {answer.status for answer in answers} == {200}
+    assert await pool.fetchval("SELECT count(*) FROM switchboard.conversations WHERE active") == 1
 
 
 async def test_a_conversation_needs_an_app_that_has_them_and_a_contact(call: Client, app: App, dispatching: App):

@@ -1,9 +1,11 @@
 """Conversations: made, read, changed, stopped, deleted, and what is put into them (conversation-api 4.5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,6 +56,8 @@ from switchboard_ingress.writing import Writer, Writing
 
 MOST_A_PAGE: Final = 20
 MOST_RECENT: Final = 50
+#: How often a write may meet another that makes a conversation of the same app and contact active.
+_TRIES: Final = 10
 UNSPECIFIED: Final = "CHANNEL_UNSPECIFIED"
 FIELDS: Final = Conversation.__struct_fields__
 
@@ -158,14 +162,18 @@ class Conversations:
         given = _body.read(raw)
         wanted = _conversation(ConversationId(mint()), given)
         await self._talking_app(project_id, given.app_id)
-        async with self._writer.writing(project_id) as writing:
-            if not await contacts.hold(writing.connection, project_id, wanted.contact_id):
-                raise no_such_contact()
-            if wanted.active:
-                await self._stop_active(writing, wanted)
-            await store.insert(writing.connection, project_id, wanted)
-            await writing.tell(ConversationStarted, wanted.id, 1, conversation=wanted)
-        return wanted
+
+        async def start() -> Conversation:
+            async with self._writer.writing(project_id) as writing:
+                if not await contacts.hold(writing.connection, project_id, wanted.contact_id):
+                    raise no_such_contact()
+                if wanted.active:
+                    await self._stop_active(writing, wanted)
+                await store.insert(writing.connection, project_id, wanted)
+                await writing.tell(ConversationStarted, wanted.id, 1, conversation=wanted)
+            return wanted
+
+        return await _until_alone(start)
 
     async def change(
         self, project_id: ProjectId, conversation_id: str, raw: bytes, mask: Sequence[str] | None,
@@ -176,6 +184,12 @@ class Conversations:
         if not isinstance(given, dict):
             _body.convert(given)  # refuses it by name
         strategy = _strategy(query.get("metadata_update_strategy", ""))
+        return await _until_alone(lambda: self._change(project_id, conversation_id, given, mask, strategy))
+
+    async def _change(
+        self, project_id: ProjectId, conversation_id: str, given: Mapping[str, Any], mask: Sequence[str] | None,
+        strategy: MetadataStrategy,
+    ) -> Conversation:  # fmt: skip
         async with self._writer.writing(project_id) as writing:
             before = (await self._locked(writing, conversation_id)).conversation
             after = _patched(before, given, mask, strategy)
@@ -328,6 +342,14 @@ class Conversations:
             return replace(given, identity=manifest.normal_identity(given.identity))
         except ValueError as error:
             raise BadRequest(Violation("channel_identity.identity", str(error))) from None
+
+
+async def _until_alone(write: Callable[[], Awaitable[Conversation]]) -> Conversation:
+    """Write, and again where another conversation of the two became active meanwhile: that one is seen then."""
+    for _ in range(_TRIES - 1):
+        with suppress(asyncpg.UniqueViolationError):
+            return await write()
+    return await write()
 
 
 def _conversation(conversation_id: ConversationId, given: ConversationInput) -> Conversation:
