@@ -235,6 +235,22 @@ async def test_an_opt_in_that_a_channel_tells_brings_back(listen):
     assert len(await listener.told(Trigger.OPT_IN)) == 1
 
 
+@pytest.mark.parametrize(("kind", "name"), [(OptInReceived, "opt_in_id"), (OptOutReceived, "opt_out_id")])
+async def test_in_conversation_mode_who_leaves_or_comes_back_is_a_contact(listen, kind, name):
+    listener: Listener = await listen(processing_mode=ProcessingMode.CONVERSATION)
+    first, second = listener.fact(kind, name, CHAT), listener.fact(kind, name, CHAT)
+    for fact in (first, second, first):
+        await listener.hear(fact)
+
+    [created] = await listener.told(Trigger.CONTACT_CREATE)
+    contact = created["contact_create_notification"]["contact"]
+    assert [one["identity"] for one in contact["channel_identities"]] == [CHAT.identity]
+    told = await listener.told(Trigger.OPT_IN) + await listener.told(Trigger.OPT_OUT)
+    named = [body.get("opt_in_notification") or body["opt_out_notification"] for body in told]
+    assert [one["contact_id"] for one in named] == [contact["id"]] * 2
+    assert await listener.pool.fetchval("SELECT count(*) FROM conversations") == 0
+
+
 async def test_a_refusal_that_says_the_person_left_is_learned(listen):
     listener: Listener = await listen(consent=PRIMARY)
     await listener.accept(sent := listener.router.accepted(CHAT))

@@ -16,11 +16,12 @@ from switchboard.rules.consent import ConsentList
 from switchboard.store import consents as store
 from switchboard.store import contacts
 from switchboard.store.consents import Change, Origin
-from switchboard.store.contacts import Addressed
+from switchboard.store.contacts import Addressed, Matched, created_by
 from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router import consent
 from switchboard_router.context import RouterContext
+from switchboard_router.people import Beginning, tell_beginnings
 
 Fact = OptOutReceived | OptInReceived | UnsupportedReceived | ChannelEvent
 
@@ -31,7 +32,7 @@ async def keep(
     """Change consent as channels say, and tell the apps. All of it is the same when a fact is seen again."""
     known = await contacts.match(connection, list(_addressed(facts, apps)))
     changes: list[Change] = []
-    outgoing: list[Outgoing] = []
+    outgoing = await tell_beginnings(context, list(_beginnings(facts, known)))
     for fact in facts:
         app = apps[fact.app_id]
         matched = known.get(_id(fact))
@@ -74,12 +75,32 @@ def _id(fact: Fact) -> MessageId:
 
 
 def _addressed(facts: Sequence[Fact], apps: Mapping[AppId, App]) -> Iterator[Addressed]:
-    """The people of facts, in CONVERSATION mode. None of these facts makes a contact of a stranger."""
+    """The people of facts, in CONVERSATION mode. Who leaves or comes back becomes a contact, as who writes does."""
     for fact in facts:
         if isinstance(fact, ChannelEvent) or apps[fact.app_id].processing_mode is not ProcessingMode.CONVERSATION:
             continue
         if fact.identity.identity:
-            yield Addressed(_id(fact), fact.project_id, (fact.identity,), creates=False)
+            creates = not isinstance(fact, UnsupportedReceived)
+            yield Addressed(_id(fact), fact.project_id, (fact.identity,), creates=creates)
+
+
+def _beginnings(facts: Sequence[Fact], known: Mapping[str, Matched]) -> Iterator[Beginning]:
+    """The contacts that facts made, now or when they were seen before."""
+    for fact in facts:
+        matched = known.get(_id(fact))
+        if isinstance(fact, ChannelEvent) or matched is None:
+            continue
+        if matched.contact_id == created_by(_id(fact), (fact.identity,)).id:
+            yield Beginning(
+                cause=_id(fact),
+                project_id=fact.project_id,
+                app_id=fact.app_id,
+                at=fact.accepted_at,
+                identities=(fact.identity,),
+                contact_id=matched.contact_id,
+                makes_contact=True,
+                starts_conversation=False,
+            )
 
 
 def _change(fact: OptOutReceived | OptInReceived, app: App, cause: str, *, leaves: bool) -> list[Change]:
