@@ -8,10 +8,10 @@ from tests.flow.conversations.conftest import Talks
 from tests.flow.router.conftest import PHONE
 
 from switchboard.channel.outcome import Accepted
-from switchboard.configuration import RetentionPolicy
+from switchboard.configuration import DispatchRetentionPolicy, RetentionPolicy
 from switchboard.configuration.app import RetentionType
 from switchboard.content import AppMessage, TextMessage
-from switchboard.records import AttemptFinished, ReceiptReceived
+from switchboard.records import AttemptFinished, ProcessingMode, ReceiptReceived
 from switchboard.status import Status
 from switchboard.store.expiry import ConversationSweep, ReplyContextSweep
 from switchboard.store.pool import Pool
@@ -50,9 +50,9 @@ async def move_clock(pool: Pool, days: float) -> None:
     await pool.execute("UPDATE clock SET shift = shift + $1", timedelta(days=days))
 
 
-async def both_ways(talks: Talks) -> None:
+async def both_ways(talks: Talks, mode: ProcessingMode = ProcessingMode.CONVERSATION) -> None:
     """A message in each direction, both over, with the canary in both."""
-    sent = talks.send(PHONE, message=AppMessage(text_message=TextMessage(CANARY)))
+    sent = talks.send(PHONE, message=AppMessage(text_message=TextMessage(CANARY)), mode=mode)
     await talks.router.plan(sent)
     at = sent.accepted_at
     await talks.router.tell(AttemptFinished(sent.message_id, 0, 1, Accepted(("p1",)), at))
@@ -82,6 +82,22 @@ async def test_contents_are_kept_as_long_as_the_policy_says(
     assert bool(await rows_with_the_canary(talks.pool)) is kept
     assert await talks.pool.fetchval("SELECT count(*) FROM conversations") == conversations
     assert await talks.pool.fetchval("SELECT count(*) FROM contacts") == 1
+
+
+@pytest.mark.parametrize(("days", "kept"), [(0, False), (2, False), (4, True)])
+async def test_in_dispatch_mode_contents_are_kept_for_the_days_of_its_own_policy(
+    make_talks: Any, days: int, kept: bool
+):
+    mode, policy = ProcessingMode.DISPATCH, DispatchRetentionPolicy(ttl_days=days)
+    talks = await make_talks(triggers=(), processing_mode=mode, dispatch_retention_policy=policy)
+    await both_ways(talks, mode)
+    assert await rows_with_the_canary(talks.pool)
+
+    # What is not to be stored goes as soon as it is over.
+    await move_clock(talks.pool, 3 if days else 0)
+    await sweep(talks.pool)
+
+    assert bool(await rows_with_the_canary(talks.pool)) is kept
 
 
 async def test_a_later_message_keeps_the_whole_conversation(make_talks: Any):
