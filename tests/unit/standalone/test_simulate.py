@@ -42,6 +42,13 @@ def test_times_are_exact() -> None:
     ]
 
 
+def test_what_is_taken_back_is_told() -> None:
+    taken_back = next(path for path in SAMPLES if path.stem == "taken-back")
+
+    asked = [(line.at_seconds, line.takes_back) for line in play(read_scenario(taken_back)).timeline if line.takes_back]
+    assert asked == [(30.0, "VIBERBM")]
+
+
 async def test_the_command_prints_the_timeline_and_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
     code = await simulate(SAMPLES[0])
     printed = capsys.readouterr()

@@ -59,6 +59,8 @@ class Happened(Struct, frozen=True, omit_defaults=True):
     tells: tuple[str, ...] = ()
     #: The channel that is tried next.
     dispatches: str = ""
+    #: The channel that is asked to take the message back.
+    takes_back: str = ""
 
 
 class End(Struct, frozen=True):
@@ -235,6 +237,7 @@ class _Play:
                 reason="" if reason is None else reason.code,
                 tells=tuple(self._told(due) for due in effects.callbacks),
                 dispatches="" if effects.dispatch is None else self._channel(effects.dispatch[0]),
+                takes_back="" if effects.retract is None else self._channel(effects.retract[0]),
             )
         )
         if effects.cancel is not None and self._attempts[effects.cancel].state == "planned":
@@ -319,6 +322,7 @@ def _manifest(channel: Channel) -> Manifest:
         receipts=channel.receipts,
         horizon_seconds=channel.horizon_seconds,
         deduplicates=channel.deduplicates,
+        can_retract=channel.can_retract,
         send_timeout_seconds=channel.send_timeout_seconds,
         content={},
     )

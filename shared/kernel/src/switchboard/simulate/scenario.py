@@ -93,6 +93,7 @@ class Channel(_Written):
         None, description="What it reports; where not said, what the contract says of the channel."
     )
     deduplicates: bool = Field(False, description="The provider drops a second submission of one attempt.")
+    can_retract: bool = Field(False, description="The provider can take back what it has not delivered.")
     horizon_seconds: Annotated[int, Field(gt=0)] = 72 * 3600
     send_timeout_seconds: Annotated[float, Field(gt=0)] = 15.0
     configured: bool = Field(True, description="The app has credentials for it.")
