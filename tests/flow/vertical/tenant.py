@@ -25,6 +25,8 @@ from switchboard.timeline import Kind
 _numbers = itertools.count(1)
 #: What the router decided; the rest of a timeline is told by others, at their own pace.
 _DECIDED = frozenset({Kind.PLANNED, Kind.OUTCOME, Kind.RECEIPT, Kind.DUE, Kind.ABANDONED, Kind.DEAD_LETTER})
+#: What an outcome's own record comes to where a receipt's told it already, and where that led to the next channel.
+_NOTHING_NEW = frozenset({"late outcome", "outcome of an earlier attempt"})
 #: A text of three parts.
 LONG = "The ferry leaves at noon. " * 15
 
@@ -128,7 +130,7 @@ class Tenant:
         """
         moments = await self.installation.timeline(message_id)
         told = [note for moment in moments if moment.kind in _DECIDED for note in moment.entry.note.split("; ")]
-        return [note for note in told if note != "late outcome"]
+        return [note for note in told if note not in _NOTHING_NEW]
 
     async def noted(self, message_id: MessageId, note: str, timeout_seconds: float = 20.0) -> None:
         """Wait until the router decided that."""
