@@ -73,13 +73,14 @@ class Machine:
     ) -> None:
         self._settings = settings
         owner = f"{GROUP}-{uuid4().hex[:12]}"
-        share = min(settings.endpoint_concurrency, max(1, settings.slots // 4), max(1, settings.retry_slots // 4))
+        quarter = max(1, settings.slots // 4)
+        share = min(settings.endpoint_concurrency, quarter, max(1, settings.retry_slots // 4))
         poster = Poster(client, Tokens(client))
         self.recorder = Recorder(
             pool, metrics, trace_ratio=settings.trace_sample_ratio if settings.otlp_endpoint else None
         )
         #: Of events from the topic, slow ones included, and of events that had waited: each has its own room.
-        self.flights = Flights(share, metrics)
+        self.flights = Flights(share, metrics, waiting=quarter - share)
         self.retries = Flights(share, metrics)
         self.drainer = Drainer(
             pool=pool,

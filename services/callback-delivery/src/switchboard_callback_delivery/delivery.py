@@ -6,8 +6,10 @@ a try takes over a second, so that hung endpoints hold no slots and no partition
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,9 +21,11 @@ from switchboard.crash import crash_point
 from switchboard.ids import CallbackId, LaneId
 from switchboard.lanes.gate import GateState
 from switchboard.lanes.lane import Lane, Limits
-from switchboard.store.pool import TRANSIENT_ERRORS, Pool
+from switchboard.lanes.locked import LockedLanes
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.topics import CALLBACKS, BrokenRecord, UnknownRecord
 from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery.admission import admit, changed
 from switchboard_callback_delivery.destination import Apps, Destination, destination_of
 from switchboard_callback_delivery.event import Event, Lease, Outcome, event_of
 from switchboard_callback_delivery.flight import Flights
@@ -50,8 +54,14 @@ class _Try(Struct):
 
     arrived: _Arrived
     slots: Slots
-    started: float
+    #: By the database's clock.
+    granted_at: datetime
     troubled: bool
+    #: When it was granted, and from its turn on when it began.
+    since: float
+    begun: bool = False
+    #: It waited for its turn too long: it is parked.
+    parked: bool = False
     lease: Lease | None = None
     leasing: "asyncio.Future[None] | None" = None
     #: The endpoint has answered: it is too late for a lease.
@@ -87,6 +97,7 @@ class Delivery:
         self._slow_seconds = slow_seconds
         self._tries: dict[CallbackId, _Try] = {}
         self._leased = 0
+        self._admitting = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -113,46 +124,72 @@ class Delivery:
                 continue
             destination = await destination_of(self._apps, event)
             if destination is None:
-                self._flights.begin(event.endpoint, self._dismiss(record, event, slots))
+                self._flights.begin(event.endpoint, partial(self._dismiss, record, event, slots))
             else:
                 arrived.append(_Arrived(record, event, destination))
         if arrived:
             await self._admit(arrived, slots)
 
     async def _admit(self, arrived: Sequence[_Arrived], slots: Slots) -> None:
-        granted: list[_Try] = []
-        finished: list[Record] = []
-        parked: list[Parked] = []
-        started = time.monotonic()
+        """Begin what may be tried, park what may not. At first without locks, what is left under them."""
+        if left := await self._admit_unlocked(arrived, slots):
+            await self._admit_locked(left, slots)
+
+    async def _admit_unlocked(self, arrived: Sequence[_Arrived], slots: Slots) -> list[_Arrived]:
+        """Begin what may be tried at once. Returns the others."""
+        events = [item.event for item in arrived]
+        limits = _limits(arrived)
+        # One after the other: two that look at once would take the same slots, and one of them in vain.
+        async with self._admitting, self._pool.acquire() as connection:
+            standings = await store.standings(connection, events, limits)
+            lanes = LockedLanes((copy(lane) for lane in standings.lanes), standings.now)
+            admitted = admit(events, standings, lanes, self._flights.room, changed(lanes, limits))
+            wanted = {events[place].endpoint for place in admitted.granted}
+            seen = [lane for lane in standings.lanes if lane.id in wanted]
+            taken = await store.take_slots(connection, seen, lanes) if seen else set()
+            granted = [place for place in admitted.granted if events[place].endpoint in taken]
+            self._finish_known([arrived[place] for place in admitted.known], slots)
+            self._begin([arrived[place] for place in granted], lanes, slots, standings.now)
+        done = {*admitted.known, *granted}
+        return [item for place, item in enumerate(arrived) if place not in done]
+
+    async def _admit_locked(self, arrived: Sequence[_Arrived], slots: Slots) -> None:
+        events = [item.event for item in arrived]
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
-            lanes = await store.lock(connection, _rates(arrived), now)
-            standings = await store.standings(connection, [item.event for item in arrived])
-            room: dict[LaneId, int] = {}
-            for item, standing in zip(arrived, standings, strict=True):
-                event = item.event
-                left = room.setdefault(event.endpoint, self._flights.room(event.endpoint))
-                if standing.known:
-                    finished.append(item.record)
-                    self._metrics.replayed.inc()
-                elif standing.blocked or left <= 0 or not pacing.bypass(lanes, event.endpoint, now):
-                    parked.append(Parked(event=event, due_at=now))
-                    finished.append(item.record)
-                else:
-                    room[event.endpoint] = left - 1
-                    granted.append(_Try(item, slots, started, _is_troubled(lanes[event.endpoint])))
-            await store.park(connection, lanes, parked, now)
+            lanes = await store.lock(connection, _limits(arrived), await store.database_now(connection))
+            standings = await store.standings(connection, events)
+            admitted = admit(events, standings, lanes, self._flights.room)
+            parked = [Parked(event=events[place], due_at=standings.now) for place in admitted.waiting]
+            await store.park(connection, lanes, parked, standings.now)
             await lanes.save(connection)
-        for record in finished:
-            slots.finish(record)
-        for this in granted:
-            self._tries[this.arrived.event.id] = this
-            self._flights.begin(this.arrived.event.endpoint, self._try(this))
-        if parked:
-            self._metrics.parked.inc(len(parked))
+        self._finish_known([arrived[place] for place in admitted.known], slots)
+        self._begin([arrived[place] for place in admitted.granted], lanes, slots, standings.now)
+        for place in admitted.waiting:
+            slots.finish(arrived[place].record)
+        self._note_parked(len(parked))
+
+    def _finish_known(self, known: Sequence[_Arrived], slots: Slots) -> None:
+        for item in known:
+            slots.finish(item.record)
+            self._metrics.replayed.inc()
+
+    def _begin(self, granted: Sequence[_Arrived], lanes: LockedLanes, slots: Slots, now: datetime) -> None:
+        since = time.monotonic()
+        for item in granted:
+            endpoint = item.event.endpoint
+            this = _Try(item, slots, now, _is_troubled(lanes[endpoint]), since)
+            self._tries[item.event.id] = this
+            self._flights.begin(endpoint, partial(self._try, this))
+
+    def _note_parked(self, count: int) -> None:
+        if count:
+            self._metrics.parked.inc(count)
             self._on_due()
 
     async def _try(self, this: _Try) -> None:
+        if this.parked:
+            return
+        this.begun, this.since = True, time.monotonic()
         arrived = this.arrived
         started_at = datetime.now(UTC)
         try:
@@ -162,7 +199,13 @@ class Delivery:
             if this.leasing is not None:
                 await this.leasing
             await self._recorder.record(
-                replace(outcome, lease=this.lease, lane_is_troubled=this.troubled, started_at=started_at)
+                replace(
+                    outcome,
+                    lease=this.lease,
+                    lane_is_troubled=this.troubled,
+                    started_at=started_at,
+                    granted_at=this.granted_at,
+                )
             )
             if not this.settled:
                 this.slots.finish(arrived.record)
@@ -187,34 +230,44 @@ class Delivery:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             since = time.monotonic() - self._slow_seconds
-            slow = [
-                this
-                for this in self._tries.values()
-                if this.started <= since and not this.posted and this.leasing is None
-            ][: max(0, _SLOW_MOST - self._leased)]
-            if slow:
-                try:
-                    await self._lease(slow)
-                except TRANSIENT_ERRORS as error:
-                    log.warning("slow callbacks keep their slots", callbacks=len(slow), error=type(error).__name__)
+            old = [this for this in self._tries.values() if this.since <= since]
+            await self._park_late([this for this in old if not this.begun])
+            slow = [this for this in old if this.begun and not this.posted and this.leasing is None]
+            await self._lease(slow[: max(0, _SLOW_MOST - self._leased)])
+
+    async def _park_late(self, late: Sequence[_Try]) -> None:
+        """Park what waits for its turn too long: what holds it up may last."""
+        if not late:
+            return
+        for this in late:
+            this.parked = True
+            self._tries.pop(this.arrived.event.id)
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await self._enter(connection, late)
+        except Exception as error:  # noqa: BLE001  # the policy of the bus decides what becomes of the records
+            for this in late:
+                this.slots.fail(this.arrived.record, error)
+            return
+        for this in late:
+            this.slots.finish(this.arrived.record)
+        self._note_parked(len(late))
 
     async def _lease(self, slow: Sequence[_Try]) -> None:
         """Write a lease for each, so that their records may go."""
+        if not slow:
+            return
         loop = asyncio.get_running_loop()
         for this in slow:
             this.leasing = loop.create_future()
         leases: dict[CallbackId, Lease] = {}
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                now = await store.database_now(connection)
-                lanes = await store.lock(connection, _rates([this.arrived for this in slow]), now)
-                events = [this.arrived.event for this in slow]
-                await store.park(
-                    connection, lanes, [Parked(event=event, due_at=now, owner=self._owner) for event in events], now
-                )
-                found = await store.leases_of(connection, self._owner, events)
-                await lanes.save(connection)
+                await self._enter(connection, slow, self._owner)
+                found = await store.leases_of(connection, self._owner, [this.arrived.event for this in slow])
             leases = found
+        except TRANSIENT_ERRORS as error:
+            log.warning("slow callbacks keep their slots", callbacks=len(slow), error=type(error).__name__)
         finally:
             for this in slow:
                 leasing, this.lease = this.leasing, leases.get(this.arrived.event.id)
@@ -227,9 +280,22 @@ class Delivery:
                 if leasing is not None:
                     leasing.set_result(None)
 
+    async def _enter(self, connection: Connection, tries: Sequence[_Try], owner: str | None = None) -> None:
+        """Write rows for events that have none yet: leased to `owner`, or due now."""
+        now = await store.database_now(connection)
+        lanes = await store.lock(connection, _limits([this.arrived for this in tries]), now)
+        parked = [Parked(event=this.arrived.event, due_at=now, owner=owner) for this in tries]
+        await store.park(connection, lanes, parked, now)
+        await lanes.save(connection)
 
-def _rates(arrived: Sequence[_Arrived]) -> dict[LaneId, Limits | None]:
-    return {item.event.endpoint: pacing.limits_of(item.destination.per_second) for item in arrived}
+
+def _limits(arrived: Iterable[_Arrived]) -> dict[LaneId, Limits]:
+    """The lanes of these events, with the limits their apps have now."""
+    limits: dict[LaneId, Limits] = {}
+    for item in arrived:
+        if item.event.endpoint not in limits:
+            limits[item.event.endpoint] = pacing.limits_of(item.destination.per_second)
+    return limits
 
 
 def _is_troubled(lane: Lane) -> bool:

@@ -6,6 +6,7 @@ Several processes drain the same lanes: each claim is made under the lane's lock
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -110,7 +111,7 @@ class Drainer:
             try:
                 due = await self._claim()
                 for claimed in due.claimed:
-                    self._flights.begin(claimed.event.endpoint, self._try(claimed, due.now))
+                    self._flights.begin(claimed.event.endpoint, partial(self._try, claimed, due.now))
                 if due.more:
                     continue
                 if due.any_lane:

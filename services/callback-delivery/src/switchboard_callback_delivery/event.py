@@ -68,6 +68,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     lane_is_troubled: bool = False
     #: When the try began, by this process's clock.
     started_at: datetime | None = None
+    #: When it got its slot, by the database's clock; None: it came from the tables.
+    granted_at: datetime | None = None
 
 
 def event_of(record: DeliverCallback) -> Event:

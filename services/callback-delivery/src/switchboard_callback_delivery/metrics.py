@@ -1,5 +1,6 @@
 """What is counted, for dashboards: per verdict, never per endpoint or app."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,5 +24,6 @@ class DeliveryMetrics:
 
     def recorded(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes that are committed."""
-        for outcome in outcomes:
-            self._tries.labels("none" if outcome.verdict is None else outcome.verdict.value).inc()
+        counts = Tally("none" if outcome.verdict is None else outcome.verdict.value for outcome in outcomes)
+        for verdict, count in counts.items():
+            self._tries.labels(verdict).inc(count)

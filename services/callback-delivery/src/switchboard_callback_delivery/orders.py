@@ -32,8 +32,8 @@ from switchboard_callback_delivery import pacing, store
 from switchboard_callback_delivery.destination import Apps, Destination, destination_of, kept_seconds
 from switchboard_callback_delivery.drainer import Drainer
 from switchboard_callback_delivery.event import Event, Outcome
+from switchboard_callback_delivery.happening import has_timeline, oldest_with_timeline
 from switchboard_callback_delivery.posting import Poster
-from switchboard_callback_delivery.recorder import has_timeline
 
 log = structlog.get_logger()
 
@@ -353,6 +353,7 @@ def _test(order: CallbackOrder, now: datetime) -> Event:
 
 
 def _happenings(order: CallbackOrder, outcomes: Sequence[Outcome], now: datetime) -> list[Happening]:
+    oldest = oldest_with_timeline(now)
     return [
         Happening(
             message_id=MessageId(outcome.event.stream),
@@ -369,7 +370,7 @@ def _happenings(order: CallbackOrder, outcomes: Sequence[Outcome], now: datetime
             ),
         )
         for outcome in outcomes
-        if has_timeline(outcome.event, now)
+        if has_timeline(outcome.event, oldest)
     ]
 
 

@@ -8,13 +8,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from switchboard.callbacks.schedule import LIFETIME, Head, Verdict, may_be_passed, next_try
 from switchboard.crash import crash_point
-from switchboard.ids import LaneId, MessageId, time_of
+from switchboard.ids import LaneId, time_of
 from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes
 from switchboard.store import timeline
@@ -22,39 +20,24 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_sampled
-from switchboard.timeline import Entry, Happening, Kind
-from switchboard.trigger import Trigger
+from switchboard.timeline import Happening
 from switchboard_callback_delivery import pacing, store
-from switchboard_callback_delivery.event import Event, Lease, Outcome
+from switchboard_callback_delivery.batches import Batches
+from switchboard_callback_delivery.event import Lease, Outcome
+from switchboard_callback_delivery.happening import happening_of, has_timeline, oldest_with_timeline
 from switchboard_callback_delivery.metrics import DeliveryMetrics
 from switchboard_callback_delivery.store import Ended, Health, KnownHealth, Parked
+from switchboard_callback_delivery.taken import is_plain, record_taken
 
-log = structlog.get_logger()
-
-_MOST: Final = 500
 #: How often it is written that an endpoint takes callbacks, while nothing is wrong with it.
 _TAKEN_EVERY: Final = timedelta(seconds=10)
-_RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-#: Triggers whose stream is a message with a timeline.
-_OF_MESSAGES: Final = frozenset(
-    {
-        Trigger.MESSAGE_DELIVERY, Trigger.MESSAGE_SUBMIT, Trigger.MESSAGE_INBOUND, Trigger.EVENT_DELIVERY,
-        Trigger.EVENT_INBOUND, Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION,
-    }
-)  # fmt: skip
-#: Older messages may have no partition of the timeline any more.
-_TIMELINE_AGE: Final = timedelta(days=5)
-
-
-class Waiting(Struct):
-    """An outcome and who waits for it to be written."""
-
-    outcome: Outcome
-    written: "asyncio.Future[None]"
 
 
 class Recorder:
-    """Takes outcomes from any number of tries and writes them in batches."""
+    """Takes outcomes from any number of tries and writes them in batches.
+
+    Those of which there is nothing to say but that they were taken go apart from the rest, which waits for lanes.
+    """
 
     def __init__(
         self,
@@ -70,26 +53,26 @@ class Recorder:
         self._tallies: dict[LaneId, tuple[int, int]] = {}
         self._metrics = metrics
         self._jitter = jitter
-        self._queue: list[Waiting] = []
-        self._some = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._plain = Batches(self._commit_plain)
+        self._rest = Batches(self._commit)
         self._told_taken: dict[LaneId, datetime] = {}
         #: Called after a batch freed streams or opened gates: there may be something due.
         self.on_due: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin writing."""
-        self._task = asyncio.create_task(self._run())
+        self._plain.start()
+        self._rest.start()
 
     async def stop(self) -> None:
         """Write what is there, then end. If the database is away, what is unwritten is tried again by others."""
-        self._stopping = True
-        self._some.set()
-        if self._task is not None:
-            await self._task
-            with suppress(*TRANSIENT_ERRORS):
-                await self.save_tallies()
+        await asyncio.gather(self._plain.stop(), self._rest.stop())
+        with suppress(*TRANSIENT_ERRORS):
+            await self.save_tallies()
+
+    async def record(self, outcome: Outcome) -> None:
+        """Return once the outcome is committed. Raises what makes this one outcome impossible to write."""
+        await (self._plain if is_plain(outcome) else self._rest).add(outcome)
 
     async def save_tallies(self) -> None:
         """Write how many tries of each endpoint were taken and failed since the last time."""
@@ -108,55 +91,17 @@ class Recorder:
         before = self._tallies.get(lane, (0, 0))
         self._tallies[lane] = (before[0] + taken, before[1] + failed)
 
-    async def record(self, outcome: Outcome) -> None:
-        """Return once the outcome is committed. Raises what makes this one outcome impossible to write."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(outcome, written))
-        self._some.set()
-        await written
-
-    async def _run(self) -> None:
-        while not self._stopping or self._queue:
-            await self._some.wait()
-            batch, self._queue = self._queue[:_MOST], self._queue[_MOST:]
-            if not self._queue and not self._stopping:
-                self._some.clear()
-            if batch:
-                await self._write(batch)
-
-    async def _write(self, batch: Sequence[Waiting]) -> None:
-        tries = 0
-        while True:
-            try:
-                await self._commit([waiting.outcome for waiting in batch])
-            except TRANSIENT_ERRORS as error:
-                if self._stopping and tries >= len(_RETRY_SECONDS):
-                    self._fail(batch, error)
-                    return
-                log.warning("outcomes cannot be written yet", outcomes=len(batch), error=type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
-                tries += 1
-            except Exception as error:  # noqa: BLE001  # a bad row is told to whoever tried it, the others are written
-                if len(batch) == 1:
-                    log.error("an outcome cannot be written", error=type(error).__name__)
-                    self._fail(batch, error)
-                    return
-                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                    await self._write(half)
-                return
-            else:
-                crash_point("delivery.after_record")
-                self._metrics.recorded([waiting.outcome for waiting in batch])
-                for waiting in batch:
-                    if not waiting.written.done():
-                        waiting.written.set_result(None)
-                return
-
-    @staticmethod
-    def _fail(batch: Sequence[Waiting], error: BaseException) -> None:
-        for waiting in batch:
-            if not waiting.written.done():
-                waiting.written.set_exception(error)
+    async def _commit_plain(self, outcomes: Sequence[Outcome]) -> None:
+        moment = max(outcome.granted_at for outcome in outcomes if outcome.granted_at is not None)
+        news = {
+            outcome.event.endpoint: outcome.event
+            for outcome in outcomes
+            if moment - self._told_taken.get(outcome.event.endpoint, _LONG_AGO) >= _TAKEN_EVERY
+        }
+        async with self._pool.acquire() as connection:
+            await record_taken(connection, outcomes, news, self._trace_ratio)
+        self._told_taken.update(dict.fromkeys(news, moment))
+        self._note(outcomes)
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
@@ -173,10 +118,18 @@ class Recorder:
             self._ask_for_traces(writes, outcomes, happenings)
             await writes.execute(connection)
         self._told_taken.update(dict.fromkeys(plan.taken, now))
-        for lane, (taken, failed) in plan.tallies().items():
-            self._tally(lane, taken, failed)
+        self._note(outcomes)
         if plan.leases:
             self.on_due()
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        """Count what was just committed."""
+        crash_point("delivery.after_record")
+        self._metrics.recorded(outcomes)
+        taken = Counter(outcome.event.endpoint for outcome in outcomes if outcome.verdict is Verdict.TAKEN)
+        tried = Counter(outcome.event.endpoint for outcome in outcomes if outcome.verdict is not None)
+        for lane, count in tried.items():
+            self._tally(lane, taken[lane], count - taken[lane])
 
     def _ask_for_traces(self, writes: Writes, outcomes: Sequence[Outcome], happenings: Sequence[Happening]) -> None:
         ratio = self._trace_ratio
@@ -273,12 +226,6 @@ class _Plan:
             if outcome.lease is not None or outcome.verdict is not Verdict.TAKEN or outcome.lane_is_troubled
         }
 
-    def tallies(self) -> dict[LaneId, tuple[int, int]]:
-        """Tries by endpoint: taken, and not."""
-        taken = Counter(outcome.event.endpoint for outcome in self._tried if outcome.verdict is Verdict.TAKEN)
-        tried = Counter(outcome.event.endpoint for outcome in self._tried)
-        return {lane: (taken[lane], count - taken[lane]) for lane, count in tried.items()}
-
     def teach(self, lanes: LockedLanes, suspended: Collection[LaneId], now: datetime) -> set[LaneId]:
         """Let the lanes learn. Returns those whose gate opened."""
         verdicts: dict[LaneId, list[Verdict]] = {}
@@ -340,46 +287,8 @@ def _end(outcome: Outcome, state: str, attempts: int) -> Ended:
 
 
 def _happenings(outcomes: Sequence[Outcome], now: datetime) -> list[Happening]:
-    return [
-        Happening(
-            message_id=MessageId(outcome.event.stream),
-            at=now,
-            kind=Kind.CALLBACK,
-            cause=f"callback:{outcome.event.id}:{_number(outcome)}",
-            entry=Entry(
-                note=_note(outcome),
-                callback_id=outcome.event.id,
-                endpoint=outcome.event.endpoint,
-                try_number=_number(outcome),
-                http_status=outcome.status,
-                started_at=outcome.started_at,
-            ),
-        )
-        for outcome in outcomes
-        if has_timeline(outcome.event, now)
-    ]
-
-
-def _number(outcome: Outcome) -> int:
-    """Of the try, over all rounds; of the last one if there was none."""
-    event = outcome.event
-    return event.earlier_attempts + event.attempts + (outcome.verdict is not None)
-
-
-def _note(outcome: Outcome) -> str:
-    if outcome.verdict is None:
-        return "dismissed" if outcome.dismissed else "expired"
-    return f"{outcome.event.trigger} {outcome.verdict}"
-
-
-def has_timeline(event: Event, now: datetime) -> bool:
-    """Tell whether a callback is about a message whose timeline can still be written."""
-    if event.trigger not in _OF_MESSAGES:
-        return False
-    try:
-        return now - time_of(event.stream) < _TIMELINE_AGE
-    except ValueError:
-        return False
+    oldest = oldest_with_timeline(now)
+    return [happening_of(outcome, now) for outcome in outcomes if has_timeline(outcome.event, oldest)]
 
 
 _LONG_AGO: Final = time_of("00000000000000000000000000")

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from switchboard.callbacks.schedule import LIFETIME, PASSED_AFTER
 from switchboard.ids import AppId, CallbackId, LaneId, WebhookId
-from switchboard.lanes.lane import Limits
-from switchboard.lanes.locked import LockedLanes, lock_lanes
+from switchboard.lanes.lane import Lane, Limits, moment_of
+from switchboard.lanes.locked import LockedLanes, lane_of, lock_lanes
 from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_callback_delivery.event import Event, Lease
@@ -25,13 +25,17 @@ from switchboard_callback_delivery.event import Event, Lease
 LEASE_SECONDS: Final = 30.0
 
 
-class Standing(Struct, frozen=True):
-    """What the tables know of an event from the topic."""
+class Standings(Struct, frozen=True):
+    """What the tables know of events from the topic."""
 
-    #: It has a row: finished, or parked by an earlier sight of its record.
-    known: bool
-    #: Its stream has unfinished events that nobody may pass.
-    blocked: bool
+    #: The database's clock when they were asked.
+    now: datetime
+    #: These have rows: finished, or parked by an earlier sight of their records.
+    known: frozenset[str]
+    #: The streams of these have unfinished events that nobody may pass.
+    blocked: frozenset[str]
+    #: Their lanes, as far as asked for and there. Nobody holds them.
+    lanes: tuple[Lane, ...]
 
 
 class Claimed(Struct, frozen=True):
@@ -79,19 +83,45 @@ async def lock(connection: Connection, rates: Mapping[LaneId, Limits | None], no
     return await lock_lanes(connection, rates, now)
 
 
-async def standings(connection: Connection, events: Sequence[Event]) -> list[Standing]:
-    """What is known of each event, in order. Under the lanes' locks."""
-    rows = await connection.fetch(
-        "SELECT event.id IS NOT NULL AS known, stream.head IS NOT NULL AS blocked"
-        " FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (id, endpoint, stream, place)"
-        " LEFT JOIN switchboard.callback_events AS event ON event.id = asked.id"
-        " LEFT JOIN switchboard.callback_streams AS stream ON stream.endpoint = asked.endpoint"
-        " AND stream.stream = asked.stream AND stream.apart = '' ORDER BY asked.place",
+async def standings(connection: Connection, events: Sequence[Event], lanes: Collection[LaneId] = ()) -> Standings:
+    """What is known of the events, and how these lanes are. Locks nothing."""
+    row = await connection.fetchrow(
+        "SELECT switchboard.now() AS now,"
+        " ARRAY(SELECT event.id FROM unnest($1::text[]) AS asked (id)"
+        " JOIN switchboard.callback_events AS event ON event.id = asked.id) AS known,"
+        " ARRAY(SELECT asked.id FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (id, endpoint, stream)"
+        " JOIN switchboard.callback_streams AS stream ON stream.endpoint = asked.endpoint"
+        " AND stream.stream = asked.stream AND stream.apart = '') AS blocked,"
+        " ARRAY(SELECT lane FROM switchboard.lanes AS lane WHERE lane.id = ANY ($4::text[])) AS lanes",
         [event.id for event in events],
         [event.endpoint for event in events],
         [event.stream for event in events],
+        list(lanes),
     )
-    return [Standing(row["known"], row["blocked"]) for row in rows]
+    assert row is not None
+    return Standings(
+        row["now"], frozenset(row["known"]), frozenset(row["blocked"]), tuple(lane_of(lane) for lane in row["lanes"])
+    )
+
+
+async def take_slots(connection: Connection, seen: Collection[Lane], lanes: LockedLanes) -> set[LaneId]:
+    """Take the slots that `lanes` has given away, in those that are still as they were `seen`. Returns which.
+
+    Nobody is waited for. Nor is the disk: slots are at most 100 ms ahead, and a database that lost them in a crash is
+    not back before they are over.
+    """
+    rows = await connection.fetch(
+        "UPDATE switchboard.lanes AS lane SET tat = free.tat FROM"
+        " (SELECT lane.id, asked.tat, set_config('synchronous_commit', 'off', true)"
+        " FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS asked (id, seen, tat)"
+        " JOIN switchboard.lanes AS lane ON lane.id = asked.id AND lane.tat = asked.seen AND lane.gate = 'open'"
+        " FOR UPDATE OF lane SKIP LOCKED) AS free"
+        " WHERE lane.id = free.id RETURNING lane.id",
+        [lane.id for lane in seen],
+        [moment_of(lane.tat_us) for lane in seen],
+        [moment_of(lanes[lane.id].tat_us) for lane in seen],
+    )
+    return {row["id"] for row in rows}
 
 
 async def park(connection: Connection, lanes: LockedLanes, parked: Sequence[Parked], now: datetime) -> list[CallbackId]:

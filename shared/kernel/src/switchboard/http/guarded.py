@@ -15,11 +15,12 @@ import contextlib
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
+from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 from pyreqwest.http import Url
@@ -37,6 +38,12 @@ CLIENTS_KEPT: Final = 1024
 #: Addresses of one name that are tried in one exchange.
 _ADDRESSES_TRIED: Final = 2
 _RESOLVER_THREADS: Final = 8
+_URLS_KEPT: Final = 4096
+
+#: A name and the address it is pinned to.
+_ClientKey: TypeAlias = "tuple[str, IpAddress | None]"
+#: URLs that name an address mean it and nothing else: they share a client.
+_LITERALS: Final[_ClientKey] = ("", None)
 
 # hyper's words for a failure before there was a connection.
 _CONNECTING: Final = "client error (Connect)"
@@ -106,8 +113,11 @@ class GuardedHttpClient:
         self._clients_kept = clients_kept
         self._certificates = trusted_certificates_pem
         self._clock = clock
+        #: Where URLs lead that were posted to lately.
+        self._servers: OrderedDict[str, _Server] = OrderedDict()
+        #: Of each name the addresses that may be reached, and until when they are believed.
         self._names: OrderedDict[str, tuple[float, tuple[IpAddress, ...]]] = OrderedDict()
-        self._clients: OrderedDict[tuple[str, IpAddress | None], _PinnedClient] = OrderedDict()
+        self._clients: OrderedDict[_ClientKey, _PinnedClient] = OrderedDict()
         self._asking: dict[str, asyncio.Task[tuple[IpAddress, ...]]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -137,27 +147,23 @@ class GuardedHttpClient:
             raise NotSent("the client is closed")
         limit_seconds = min(timeout_seconds or self._timeout_seconds, self._timeout_seconds)
         deadline = self._clock() + limit_seconds
-        connecting = True
-        try:
-            async with asyncio.timeout(limit_seconds):
-                name, literal = _server(url)
-                found = (literal,) if literal is not None else await self._addresses(name)
-                reachable = [address for address in found if is_allowed(address, self._allowed)]
-                if not reachable:
-                    raise Refused("the URL leads to an address that is not allowed")
-                connecting = False
-                return await self._exchange(method, url, name, literal, reachable, body, headers, deadline)
-        except TimeoutError:
-            if connecting:
+        server = self._server(url)
+        reachable = server.reachable if server.is_literal else self._known_addresses(server.name)
+        if reachable is None:
+            try:
+                async with asyncio.timeout(limit_seconds):
+                    reachable = await self._addresses(server.name)
+            except TimeoutError:
                 raise NotSent("the name was not resolved in time") from None
-            raise NoAnswer("no whole answer in time") from None
+        if not reachable:
+            raise Refused("the URL leads to an address that is not allowed")
+        return await self._exchange(method, url, server, reachable, body, headers, deadline)
 
     async def _exchange(
         self,
         method: str,
         url: str,
-        name: str,
-        literal: IpAddress | None,
+        server: "_Server",
         reachable: Sequence[IpAddress],
         body: bytes,
         headers: Mapping[str, str] | None,
@@ -165,14 +171,14 @@ class GuardedHttpClient:
     ) -> HttpAnswer:
         tried = reachable[:_ADDRESSES_TRIED]
         for address in tried:
-            client = self._client(name, None if literal is not None else address)
+            client = self._client(_LITERALS if server.is_literal else (server.name, address))
             try:
                 with client:
                     return await self._try(client, method, url, body, headers, deadline)
             except NotSent as error:
                 if address is tried[-1] or self._clock() >= deadline:
                     # Perhaps the name has moved.
-                    self._names.pop(name, None)
+                    self._names.pop(server.name, None)
                     raise
                 failed = error
         raise failed
@@ -191,7 +197,7 @@ class GuardedHttpClient:
                 timedelta(seconds=max(0.001, deadline - self._clock()))
             )
             if headers:
-                request = request.headers(dict(headers))
+                request = request.headers(headers)
             if body:
                 request = request.body_bytes(body)
             exchange = request.streamed_read_buffer_limit(self._answer_limit_bytes).build_streamed()
@@ -206,11 +212,26 @@ class GuardedHttpClient:
         except PyreqwestError as error:
             raise _honest(error) from None
 
-    async def _addresses(self, name: str) -> tuple[IpAddress, ...]:
+    def _server(self, url: str) -> "_Server":
+        server = self._servers.get(url)
+        if server is None:
+            name, literal = _host_of(url)
+            server = self._servers[url] = _Server(
+                name, literal is not None, () if literal is None else self._allowed_of((literal,))
+            )
+            while len(self._servers) > _URLS_KEPT:
+                self._servers.popitem(last=False)
+        return server
+
+    def _known_addresses(self, name: str) -> tuple[IpAddress, ...] | None:
+        """The addresses of a name that may be reached; None if it has to be resolved first."""
         known = self._names.get(name)
-        if known is not None and self._clock() < known[0]:
-            self._names.move_to_end(name)
-            return known[1]
+        if known is None or self._clock() >= known[0]:
+            return None
+        self._names.move_to_end(name)
+        return known[1]
+
+    async def _addresses(self, name: str) -> tuple[IpAddress, ...]:
         asking = self._asking.get(name)
         if asking is None:
             asking = asyncio.create_task(self._ask(name))
@@ -223,17 +244,19 @@ class GuardedHttpClient:
             raise NotSent("the name cannot be resolved") from None
 
     async def _ask(self, name: str) -> tuple[IpAddress, ...]:
-        found = tuple(await self._resolver.addresses(name))
+        found = self._allowed_of(await self._resolver.addresses(name))
         self._names[name] = (self._clock() + self._name_seconds, found)
         while len(self._names) > self._clients_kept:
             self._names.popitem(last=False)
         return found
 
-    def _client(self, name: str, address: IpAddress | None) -> "_PinnedClient":
-        key = (name, address)
+    def _allowed_of(self, addresses: Iterable[IpAddress]) -> tuple[IpAddress, ...]:
+        return tuple(address for address in addresses if is_allowed(address, self._allowed))
+
+    def _client(self, key: "_ClientKey") -> "_PinnedClient":
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = _PinnedClient(self._build(name, address))
+            client = self._clients[key] = _PinnedClient(self._build(*key))
             self._drop_unused()
         else:
             self._clients.move_to_end(key)
@@ -288,7 +311,17 @@ class _PinnedClient:
             await self.client.close()
 
 
-def _server(url: str) -> tuple[str, IpAddress | None]:
+class _Server(Struct, frozen=True):
+    """Where a URL leads."""
+
+    name: str
+    #: Its name is an address.
+    is_literal: bool
+    #: That address, if it may be reached.
+    reachable: tuple[IpAddress, ...]
+
+
+def _host_of(url: str) -> tuple[str, IpAddress | None]:
     """The host of a URL as the client will understand it: a name, or a literal address in any spelling."""
     try:
         parsed = Url(url)
