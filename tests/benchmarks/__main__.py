@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from tests.benchmarks.bench import FULL, QUICK, Bench, Result, Scale
 from tests.benchmarks.parts.backlog import backlog
-from tests.benchmarks.parts.callbacks import callback_leg, hanging, waiting
+from tests.benchmarks.parts.callbacks import callback_leg, endpoints, hanging, three, waiting
 from tests.benchmarks.parts.cost import cost
 from tests.benchmarks.parts.latency import latency
 from tests.benchmarks.parts.pacing import pacing
@@ -35,7 +35,9 @@ PARTS: Final[dict[str, Callable[[Bench], Awaitable[Result]]]] = {
     "tracing": tracing,
     "recovery": recovery,
     "callback-leg": callback_leg,
+    "endpoints": endpoints,
     "hanging": hanging,
+    "three": three,
     "waiting": waiting,
     "pacing": pacing,
 }

@@ -52,10 +52,13 @@ class Scale(Struct, frozen=True):
     backlogs: tuple[int, int]
     #: Callbacks that wait beside the ones that are due, few and many.
     waiting: tuple[int, int]
+    #: Callbacks of one run of their leg alone, and how many live endpoints they may have.
+    callbacks: int
+    endpoints: int
 
 
-FULL = Scale(5, 5_000, 6_000, 1_500, 10_000, 15.0, (1_000, 20_000), (1_000, 1_000_000))
-QUICK = Scale(1, 3_000, 3_000, 600, 5_000, 5.0, (500, 3_000), (1_000, 50_000))
+FULL = Scale(5, 5_000, 6_000, 1_500, 10_000, 15.0, (1_000, 20_000), (1_000, 1_000_000), 20_000, 5_000)
+QUICK = Scale(1, 3_000, 3_000, 600, 5_000, 5.0, (500, 3_000), (1_000, 50_000), 8_000, 500)
 
 
 class Bench(Struct, frozen=True):
@@ -97,14 +100,22 @@ class Cost(Struct, frozen=True):
         return sum(spent for name, spent in self.by_process.items() if not name.startswith("("))
 
 
-async def cost_of(bench: Bench, running: Product, messages: int, load: Load | None = None) -> Cost:
-    """Send messages as fast as they are taken and count until the last was reported."""
+async def cost_of(
+    bench: Bench,
+    running: Product,
+    messages: int,
+    load: Load | None = None,
+    paths: Sequence[str] = ("/callbacks",),
+) -> Cost:
+    """Send messages as fast as they are taken and count until the last was reported at all of the paths."""
     await bench.world.reset()
     before = running.usage()
     report = await running.send(load or Load(messages=messages))
-    await running.told(messages)
+    for path in paths:
+        await running.told(messages, path)
     after = running.usage()
-    await running.check(report)
+    for path in paths:
+        await running.check(report, [path])
     last = max(arrived for _, _, arrived in await bench.world.receiver.ask("arrivals", path="/callbacks"))
     spent = {name: seconds * 1e6 / messages for name, seconds in cpu_between(before, after).items()}
     memory = {name: usage.memory_bytes for name, usage in after.items()}

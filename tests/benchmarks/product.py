@@ -23,6 +23,7 @@ from switchboard.channel.registry import manifests
 from switchboard.configuration import ConfigurationStore, DispatchRetentionPolicy, Webhook
 from switchboard.configuration.app import App, RateLimits
 from switchboard.configuration.credential import Credential, StaticBearer
+from switchboard.configuration.store import MAX_WEBHOOKS
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, WebhookId, mint
 from switchboard.secrets import KeyRing
@@ -62,6 +63,10 @@ class World(Struct, frozen=True):
     def pids(self) -> dict[str, int]:
         """Process ids by name."""
         return {"(smsc)": self.smsc.pid, "(receiver)": self.receiver.pid}
+
+    def target(self, path: str) -> str:
+        """The URL of a path of the receiver."""
+        return f"http://127.0.0.1:{self.receiver.told}{path}"
 
     async def reset(self) -> None:
         """Forget what came."""
@@ -182,7 +187,7 @@ class Product:
     async def prepare(self) -> None:
         """Make the app send through the lean SMSC and tell the lean receiver, and wait until it can."""
         running = self.running
-        target = f"http://127.0.0.1:{self._world.receiver.told}/callbacks"
+        target = self._world.target("/callbacks")
         async with self._store() as store:
             app = await store.app(running.app_id)
             assert app is not None
@@ -190,17 +195,38 @@ class Product:
             await store.update_app(_bench_app(app))
             webhooks = await store.webhooks(app.id)
             self.webhook_id = webhooks[0].id if webhooks else WebhookId(mint())
-            await store.put_webhook(
-                Webhook(
-                    id=self.webhook_id, app_id=AppId(app.id), project_id=app.project_id, target=target,
-                    triggers=(Trigger.MESSAGE_DELIVERY,), secrets=("benchmark-secret",),
-                )
-            )  # fmt: skip
+            await store.put_webhook(_webhook(app, self.webhook_id, target))
 
         async def is_bound() -> bool:
             return bool(await self._world.smsc.ask("binds"))
 
         await wait_until(is_bound, 30, "the adapter is bound")
+
+    async def tell_also(self, paths: Sequence[str]) -> None:
+        """Make the app tell the lean receiver at these paths too; none: only where it is told anyway."""
+        async with self._store() as store:
+            app = await store.app(self.running.app_id)
+            assert app is not None
+            for webhook in await store.webhooks(app.id):
+                if webhook.id != self.webhook_id:
+                    await store.delete_webhook(webhook.id)
+            for path in paths:
+                await store.put_webhook(_webhook(app, WebhookId(mint()), self._world.target(path)))
+
+    async def add_endpoints(self, paths: Sequence[str]) -> list[Webhook]:
+        """Webhooks of other apps at these paths of the lean receiver, five of an app as the API allows."""
+        found = []
+        async with self._store() as store:
+            first = await store.app(self.running.app_id)
+            assert first is not None
+            for start in range(0, len(paths), MAX_WEBHOOKS):
+                app = replace(first, id=AppId(mint()), channel_credentials=())
+                await store.insert_app(app)
+                for path in paths[start : start + MAX_WEBHOOKS]:
+                    webhook = _webhook(app, WebhookId(mint()), self._world.target(path))
+                    await store.put_webhook(webhook)
+                    found.append(webhook)
+        return found
 
     async def warm(self, messages: int) -> None:
         """Send so many that every process has done all of its work before, and caches are filled."""
@@ -243,6 +269,13 @@ async def product(
         yield running
     finally:
         await installed.stop(process)
+
+
+def _webhook(app: App, webhook_id: WebhookId, target: str) -> Webhook:
+    return Webhook(
+        id=webhook_id, app_id=app.id, project_id=app.project_id, target=target,
+        triggers=(Trigger.MESSAGE_DELIVERY,), secrets=("benchmark-secret",),
+    )  # fmt: skip
 
 
 def _bench_app(app: App) -> App:

@@ -28,6 +28,7 @@ class _Seen:
     def __init__(self) -> None:
         #: By path, since endpoints are compared.
         self.arrivals: dict[str, list[tuple[str, str, float]]] = {}
+        #: Those that were answered at once.
         self.events: set[bytes] = set()
         self.repeated = 0
         self.unsigned = 0
@@ -56,7 +57,8 @@ class _Connection(asyncio.Protocol):
 
     def _on_request(self, head: bytes, body: bytes) -> None:
         path = head[5 : head.index(b" ", 5)].decode()
-        if path.startswith("/hang/"):
+        hangs = path.startswith("/hang/")
+        if hangs:
             asyncio.get_running_loop().call_later(float(path.split("/")[2]), self._answer, _TAKEN)
         elif path == "/refuse" or _refusing:
             _seen.refused += 1
@@ -65,18 +67,18 @@ class _Connection(asyncio.Protocol):
         else:
             self._answer(_TAKEN)
         if not path.startswith("/v1/"):
-            _keep(path, head, body)
+            _keep(path, head, body, is_answered=not hangs)
 
     def _answer(self, answer: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(answer)
 
 
-def _keep(path: str, head: bytes, body: bytes) -> None:
+def _keep(path: str, head: bytes, body: bytes, *, is_answered: bool) -> None:
     event = _EVENT.search(head)
     message = _MESSAGE.search(body)
     status = _STATUS.search(body)
-    if event is not None:
+    if event is not None and is_answered:
         if event[1] in _seen.events:
             _seen.repeated += 1
         _seen.events.add(event[1])
@@ -99,7 +101,7 @@ def _set(question: dict[str, Any]) -> bool:
 
 
 def _count(question: dict[str, Any]) -> int:
-    """Distinct events, or those of one path with one status."""
+    """Distinct events that were answered at once, or those of one path with one status."""
     if "path" not in question:
         return len(_seen.events)
     found = _seen.arrivals.get(question["path"], [])
@@ -122,6 +124,7 @@ if __name__ == "__main__":
             "faults": lambda _: {
                 "repeated": _seen.repeated, "unsigned": _seen.unsigned, "refused": _seen.refused,
             },
+            "paths": lambda _: list(_seen.arrivals),
             "arrivals": lambda question: _seen.arrivals.get(question["path"], []),
         },
     )  # fmt: skip

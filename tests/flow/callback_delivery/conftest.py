@@ -105,10 +105,9 @@ class World:
         """Start the service in this process; it is stopped with the test unless the test does."""
         settings = self.settings(**options)
         http = client or GuardedHttpClient(allowed=parse_networks(settings.allowed_networks))
-        machine = Machine(
-            self.pool, self.apps, http, settings, DeliveryMetrics(CollectorRegistry()), slow_seconds=slow_seconds
-        )
-        running = Running(machine, http)
+        registry = CollectorRegistry()
+        machine = Machine(self.pool, self.apps, http, settings, DeliveryMetrics(registry), slow_seconds=slow_seconds)
+        running = Running(machine, http, registry)
         await running.start(self._bus, settings, await self.producer())
         self.stack.push_async_callback(running.stop)
         return running
@@ -170,9 +169,10 @@ class World:
 class Running:
     """One running instance."""
 
-    def __init__(self, machine: Machine, client: GuardedHttpClient) -> None:
+    def __init__(self, machine: Machine, client: GuardedHttpClient, registry: CollectorRegistry) -> None:
         self.machine = machine
         self._client = client
+        self._registry = registry
         self._consumer: Consumer | None = None
         self._stack = AsyncExitStack()
 
@@ -188,6 +188,10 @@ class Running:
             known=KNOWN_ERRORS,
         )
         await self._consumer.start()
+
+    def parked(self) -> int:
+        """How many events it parked without a try."""
+        return int(self._registry.get_sample_value("switchboard_callback_parked_total") or 0)
 
     async def stop(self) -> None:
         if self._consumer is not None:

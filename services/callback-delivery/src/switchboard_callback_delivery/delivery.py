@@ -26,7 +26,7 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.topics import CALLBACKS, BrokenRecord, UnknownRecord
 from switchboard_callback_delivery import pacing, store
 from switchboard_callback_delivery.admission import admit, changed
-from switchboard_callback_delivery.destination import Apps, Destination, destination_of
+from switchboard_callback_delivery.destination import Apps, Destination, destinations_of
 from switchboard_callback_delivery.event import Event, Lease, Outcome, event_of
 from switchboard_callback_delivery.flight import Flights
 from switchboard_callback_delivery.metrics import DeliveryMetrics
@@ -112,17 +112,17 @@ class Delivery:
 
     async def __call__(self, records: Sequence[Record], slots: Slots, /) -> None:
         """Begin the records. Raises what the database raises; then none of them was begun."""
-        arrived: list[_Arrived] = []
+        read: list[tuple[Record, Event]] = []
         for record in records:
             try:
-                event = event_of(CALLBACKS.decode(record.value, record.headers))
+                read.append((record, event_of(CALLBACKS.decode(record.value, record.headers))))
             except (BrokenRecord, UnknownRecord) as error:
                 slots.fail(record, error)
-                continue
             except ValueError as error:
                 slots.fail(record, Permanent(str(error)))
-                continue
-            destination = await destination_of(self._apps, event)
+        arrived: list[_Arrived] = []
+        destinations = await destinations_of(self._apps, [event for _, event in read])
+        for (record, event), destination in zip(read, destinations, strict=True):
             if destination is None:
                 self._flights.begin(event.endpoint, partial(self._dismiss, record, event, slots))
             else:

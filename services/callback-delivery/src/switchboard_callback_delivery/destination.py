@@ -1,5 +1,6 @@
 """Where an event is posted and how: looked up when it is posted, so that a changed webhook counts at once."""
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -68,6 +69,18 @@ async def destination_of(apps: Apps, event: Event) -> Destination | None:
                 webhook.rotation_until.timestamp() if webhook.rotation_until else None,
             )
     return None
+
+
+async def destinations_of(apps: Apps, events: Iterable[Event]) -> list[Destination | None]:
+    """Where each of a batch goes now: looked up once for those that go to the same place."""
+    found: dict[tuple[AppId, str, str], Destination | None] = {}
+    destinations = []
+    for event in events:
+        place = (event.app_id, event.webhook_id, event.target)
+        if place not in found:
+            found[place] = await destination_of(apps, event)
+        destinations.append(found[place])
+    return destinations
 
 
 def kept_seconds(app: App) -> float | None:

@@ -12,7 +12,7 @@ class DeliverySettings(CommonSettings):
     """What callback-delivery needs beyond what every service does."""
 
     slots: Annotated[int, Field(ge=8, le=10_000)] = Field(
-        256, description="Callbacks from the topic under way at once. One endpoint gets at most a quarter."
+        1024, description="Callbacks from the topic under way at once. One endpoint gets at most a quarter."
     )
     retry_slots: Annotated[int, Field(ge=8, le=10_000)] = Field(
         256, description="Callbacks that had waited under way at once. One endpoint gets at most a quarter."
