@@ -7,7 +7,6 @@ a try takes over a second, so that hung endpoints hold no slots and no partition
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -39,21 +38,31 @@ log = structlog.get_logger()
 #: A try that takes longer gets a lease, and its record is finished.
 SLOW_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.25
+#: Events that are admitted under locks in one transaction.
+_LEFT_MOST: Final = 500
 #: Slow tries at once. Beyond them a slow one keeps its slot.
 _SLOW_MOST: Final = 1024
 
 
 class _Arrived(Struct):
+    """An event from the topic, where it goes, and how its record is settled."""
+
     record: Record
+    slots: Slots
     event: Event
     destination: Destination
+
+    def finish(self) -> None:
+        self.slots.finish(self.record)
+
+    def fail(self, error: BaseException) -> None:
+        self.slots.fail(self.record, error)
 
 
 class _Try(Struct):
     """One try of an event from the topic."""
 
     arrived: _Arrived
-    slots: Slots
     #: By the database's clock.
     granted_at: datetime
     troubled: bool
@@ -98,6 +107,8 @@ class Delivery:
         self._tries: dict[CallbackId, _Try] = {}
         self._leased = 0
         self._admitting = asyncio.Lock()
+        self._left: list[_Arrived] = []
+        self._locking: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -105,10 +116,11 @@ class Delivery:
         self._watch = asyncio.create_task(self._watch_slow())
 
     async def stop(self) -> None:
-        """Stop watching."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        """Stop watching, and admit nothing more: what is not begun is the next process's."""
+        tasks = [task for task in (self._watch, self._locking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __call__(self, records: Sequence[Record], slots: Slots, /) -> None:
         """Begin the records. Raises what the database raises; then none of them was begun."""
@@ -126,34 +138,43 @@ class Delivery:
             if destination is None:
                 self._flights.begin(event.endpoint, partial(self._dismiss, record, event, slots))
             else:
-                arrived.append(_Arrived(record, event, destination))
+                arrived.append(_Arrived(record, slots, event, destination))
         if arrived:
-            await self._admit(arrived, slots)
+            await self._admit(arrived)
 
-    async def _admit(self, arrived: Sequence[_Arrived], slots: Slots) -> None:
-        """Begin what may be tried, park what may not. At first without locks, what is left under them."""
-        if left := await self._admit_unlocked(arrived, slots):
-            await self._admit_locked(left, slots)
-
-    async def _admit_unlocked(self, arrived: Sequence[_Arrived], slots: Slots) -> list[_Arrived]:
-        """Begin what may be tried at once. Returns the others."""
+    async def _admit(self, arrived: Sequence[_Arrived]) -> None:
+        """Begin what may be tried at once, without a lock. The rest is admitted under locks, later."""
         events = [item.event for item in arrived]
         limits = _limits(arrived)
         # One after the other: two that look at once would take the same slots, and one of them in vain.
         async with self._admitting, self._pool.acquire() as connection:
             standings = await store.standings(connection, events, limits)
-            lanes = LockedLanes((copy(lane) for lane in standings.lanes), standings.now)
+            lanes = LockedLanes(standings.lanes, standings.now)
+            seen = {lane.id: lane.tat_us for lane in standings.lanes}
             admitted = admit(events, standings, lanes, self._flights.room, changed(lanes, limits))
             wanted = {events[place].endpoint for place in admitted.granted}
-            seen = [lane for lane in standings.lanes if lane.id in wanted]
-            taken = await store.take_slots(connection, seen, lanes) if seen else set()
+            taken = await store.take_slots(connection, {lane: seen[lane] for lane in wanted}, lanes) if wanted else ()
             granted = [place for place in admitted.granted if events[place].endpoint in taken]
-            self._finish_known([arrived[place] for place in admitted.known], slots)
-            self._begin([arrived[place] for place in granted], lanes, slots, standings.now)
-        done = {*admitted.known, *granted}
-        return [item for place, item in enumerate(arrived) if place not in done]
+            self._finish_known([arrived[place] for place in admitted.known])
+            self._begin([arrived[place] for place in granted], lanes, standings.now)
+        if len(admitted.known) + len(granted) < len(arrived):
+            begun = {*admitted.known, *granted}
+            self._left += [item for place, item in enumerate(arrived) if place not in begun]
+            if self._locking is None or self._locking.done():
+                self._locking = asyncio.create_task(self._admit_left())
 
-    async def _admit_locked(self, arrived: Sequence[_Arrived], slots: Slots) -> None:
+    async def _admit_left(self) -> None:
+        """Admit under locks, all that came meanwhile together: nobody else waits for these locks with them."""
+        while self._left:
+            batch, self._left = self._left[:_LEFT_MOST], self._left[_LEFT_MOST:]
+            try:
+                await self._admit_locked(batch)
+            except Exception as error:  # noqa: BLE001  # the policy of the bus decides what becomes of the records
+                for item in batch:
+                    item.fail(error)
+
+    async def _admit_locked(self, arrived: Sequence[_Arrived]) -> None:
+        """Begin what may be tried, park what may not."""
         events = [item.event for item in arrived]
         async with self._pool.acquire() as connection, connection.transaction():
             lanes = await store.lock(connection, _limits(arrived), await store.database_now(connection))
@@ -162,22 +183,22 @@ class Delivery:
             parked = [Parked(event=events[place], due_at=standings.now) for place in admitted.waiting]
             await store.park(connection, lanes, parked, standings.now)
             await lanes.save(connection)
-        self._finish_known([arrived[place] for place in admitted.known], slots)
-        self._begin([arrived[place] for place in admitted.granted], lanes, slots, standings.now)
+        self._finish_known([arrived[place] for place in admitted.known])
+        self._begin([arrived[place] for place in admitted.granted], lanes, standings.now)
         for place in admitted.waiting:
-            slots.finish(arrived[place].record)
+            arrived[place].finish()
         self._note_parked(len(parked))
 
-    def _finish_known(self, known: Sequence[_Arrived], slots: Slots) -> None:
+    def _finish_known(self, known: Sequence[_Arrived]) -> None:
         for item in known:
-            slots.finish(item.record)
+            item.finish()
             self._metrics.replayed.inc()
 
-    def _begin(self, granted: Sequence[_Arrived], lanes: LockedLanes, slots: Slots, now: datetime) -> None:
+    def _begin(self, granted: Sequence[_Arrived], lanes: LockedLanes, now: datetime) -> None:
         since = time.monotonic()
         for item in granted:
             endpoint = item.event.endpoint
-            this = _Try(item, slots, now, _is_troubled(lanes[endpoint]), since)
+            this = _Try(item, now, _is_troubled(lanes[endpoint]), since)
             self._tries[item.event.id] = this
             self._flights.begin(endpoint, partial(self._try, this))
 
@@ -208,10 +229,10 @@ class Delivery:
                 )
             )
             if not this.settled:
-                this.slots.finish(arrived.record)
+                arrived.finish()
         except Exception as error:  # noqa: BLE001  # the policy of the bus decides what becomes of the record
             if not this.settled:
-                this.slots.fail(arrived.record, error)
+                arrived.fail(error)
             else:
                 log.error("a leased callback failed", callback_id=arrived.event.id, error=type(error).__name__)
         finally:
@@ -247,10 +268,10 @@ class Delivery:
                 await self._enter(connection, late)
         except Exception as error:  # noqa: BLE001  # the policy of the bus decides what becomes of the records
             for this in late:
-                this.slots.fail(this.arrived.record, error)
+                this.arrived.fail(error)
             return
         for this in late:
-            this.slots.finish(this.arrived.record)
+            this.arrived.finish()
         self._note_parked(len(late))
 
     async def _lease(self, slow: Sequence[_Try]) -> None:
@@ -276,7 +297,7 @@ class Delivery:
                 else:
                     this.settled = True
                     self._leased += 1
-                    this.slots.finish(this.arrived.record)
+                    this.arrived.finish()
                 if leasing is not None:
                     leasing.set_result(None)
 

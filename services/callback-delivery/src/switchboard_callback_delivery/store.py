@@ -104,8 +104,10 @@ async def standings(connection: Connection, events: Sequence[Event], lanes: Coll
     )
 
 
-async def take_slots(connection: Connection, seen: Collection[Lane], lanes: LockedLanes) -> set[LaneId]:
-    """Take the slots that `lanes` has given away, in those that are still as they were `seen`. Returns which.
+async def take_slots(connection: Connection, seen: Mapping[LaneId, int], lanes: LockedLanes) -> set[LaneId]:
+    """Take the slots that `lanes` has given away, in those whose next slot is still the one that was `seen`.
+
+    Returns which these are.
 
     Nobody is waited for. Nor is the disk: slots are at most 100 ms ahead, and a database that lost them in a crash is
     not back before they are over.
@@ -117,9 +119,9 @@ async def take_slots(connection: Connection, seen: Collection[Lane], lanes: Lock
         " JOIN switchboard.lanes AS lane ON lane.id = asked.id AND lane.tat = asked.seen AND lane.gate = 'open'"
         " FOR UPDATE OF lane SKIP LOCKED) AS free"
         " WHERE lane.id = free.id RETURNING lane.id",
-        [lane.id for lane in seen],
-        [moment_of(lane.tat_us) for lane in seen],
-        [moment_of(lanes[lane.id].tat_us) for lane in seen],
+        list(seen),
+        [moment_of(tat_us) for tat_us in seen.values()],
+        [moment_of(lanes[lane].tat_us) for lane in seen],
     )
     return {row["id"] for row in rows}
 
