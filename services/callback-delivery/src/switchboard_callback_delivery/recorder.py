@@ -98,8 +98,7 @@ class Recorder:
             for outcome in outcomes
             if moment - self._told_taken.get(outcome.event.endpoint, _LONG_AGO) >= _TAKEN_EVERY
         }
-        async with self._pool.acquire() as connection:
-            await record_taken(connection, outcomes, news, self._trace_ratio)
+        await record_taken(self._pool, outcomes, news, self._trace_ratio)
         self._told_taken.update(dict.fromkeys(news, moment))
         self._note(outcomes)
 
