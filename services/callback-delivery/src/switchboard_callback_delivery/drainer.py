@@ -4,6 +4,7 @@ Several processes drain the same lanes: each claim is made under the lane's lock
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,6 +40,8 @@ _LANES: Final = 100
 _BUSY_SECONDS: Final = 0.05
 _HOUSEKEEPING_SECONDS: Final = 5.0
 _AWAY_SECONDS: Final = 0.5
+#: Of so many looks of an idle drainer one looks for what expires.
+_LATE_EVERY: Final = 4
 _PIECE: Final = 500
 #: The rate of an endpoint whose first callback ever is a notice; its own counts from its next one.
 _NOTICES_PER_SECOND: Final = 100.0
@@ -86,6 +89,8 @@ class Drainer:
         self._wake = asyncio.Event()
         self._stopping = False
         self._after = ""
+        self._late_at = 0.0
+        self._with_late = True
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -137,7 +142,7 @@ class Drainer:
     async def _claim(self) -> _Due:
         async with self._pool.acquire() as connection, connection.transaction():
             now = await store.database_now(connection)
-            rows = await store.busy_lanes(connection, self._after, now, _LANES)
+            rows = await store.busy_lanes(connection, self._after, now, _LANES, with_late=self._looks_for_late())
             lanes = LockedLanes((lane_of(row) for row in rows), now)
             for row in rows:
                 if row["recovered_at"] is not None and row["gate"] == GateState.OPEN:
@@ -151,6 +156,15 @@ class Drainer:
             await lanes.save(connection)
         self._after = rows[-1]["id"] if len(rows) == _LANES else ""
         return _Due(tuple(claimed), now, more=bool(self._after) and bool(claimed), any_lane=bool(rows))
+
+    def _looks_for_late(self) -> bool:
+        """What expires is looked for seldom, and then in every lane: it can wait a moment, and hardly ever is there."""
+        moment = time.monotonic()
+        if not self._after:
+            self._with_late = moment >= self._late_at
+            if self._with_late:
+                self._late_at = moment + _LATE_EVERY * self._idle_seconds
+        return self._with_late
 
     def _share(
         self, lanes: LockedLanes, ids: Sequence[LaneId], free: int, now: datetime, *, late: bool

@@ -409,26 +409,30 @@ async def claim(
     ]
 
 
-async def busy_lanes(connection: Connection, after: str, now: datetime, limit: int) -> list[asyncpg.Record]:
+async def busy_lanes(
+    connection: Connection, after: str, now: datetime, limit: int, *, with_late: bool
+) -> list[asyncpg.Record]:
     """Lock endpoint lanes that have something to try now, from the one after `after` on; those that others hold are
-    left out. An open gate: what is due. A closed one: a probe. Any: what must be tried before it expires.
+    left out. An open gate: what is due. A closed one: a probe. Any, `with_late`: what must be tried before it expires.
     """
+    # Thousands of lanes may be dead: their streams are looked at only where something could come of it.
     rows: list[asyncpg.Record] = await connection.fetch(
         "SELECT lane.*, endpoint.recovered_at, due.found AS due, late.found AS late FROM switchboard.lanes AS lane"
         " LEFT JOIN switchboard.callback_endpoints AS endpoint ON endpoint.endpoint = lane.id"
         " LEFT JOIN LATERAL (SELECT true AS found FROM switchboard.callback_streams AS stream"
-        " WHERE stream.endpoint = lane.id AND stream.due_at <= $1"
+        " WHERE (lane.gate = 'open' OR lane.gate = 'closed' AND lane.probe_at <= $1)"
+        " AND stream.endpoint = lane.id AND stream.due_at <= $1"
         " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) LIMIT 1) AS due ON true"
         " LEFT JOIN LATERAL (SELECT true AS found FROM switchboard.callback_streams AS stream"
-        " WHERE stream.endpoint = lane.id AND stream.expires_at <= $1"
+        " WHERE $4 AND stream.endpoint = lane.id AND stream.expires_at <= $1"
         " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) LIMIT 1) AS late ON true"
-        " WHERE lane.kind = 'endpoint' AND lane.waiting > 0 AND lane.id > $2 AND (late.found"
-        " OR (lane.gate = 'open' AND (due.found OR endpoint.recovered_at IS NOT NULL))"
-        " OR (lane.gate = 'closed' AND lane.probe_at <= $1 AND due.found))"
+        " WHERE lane.kind = 'endpoint' AND lane.waiting > 0 AND lane.id > $2"
+        " AND (late.found OR due.found OR lane.gate = 'open' AND endpoint.recovered_at IS NOT NULL)"
         " ORDER BY lane.id LIMIT $3 FOR UPDATE OF lane SKIP LOCKED",
         now,
         after,
         limit,
+        with_late,
     )
     return rows
 
