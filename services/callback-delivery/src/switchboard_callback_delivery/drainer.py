@@ -20,7 +20,6 @@ from switchboard.callbacks.endpoint import lane_of as endpoint_of
 from switchboard.callbacks.schedule import Head, is_over
 from switchboard.crash import crash_point
 from switchboard.ids import CallbackId, LaneId, derive, derive_at
-from switchboard.lanes.gate import GateState
 from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes, lane_of
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
@@ -145,7 +144,7 @@ class Drainer:
             rows = await store.busy_lanes(connection, self._after, now, _LANES, with_late=self._looks_for_late())
             lanes = LockedLanes((lane_of(row) for row in rows), now)
             for row in rows:
-                if row["recovered_at"] is not None and row["gate"] == GateState.OPEN:
+                if row["recovered_at"] is not None:
                     await store.bring_forward(connection, row["id"], row["recovered_at"], now)
             free = self._slots - len(self._flights)
             late = self._share(lanes, [row["id"] for row in rows if row["late"]], free, now, late=True)

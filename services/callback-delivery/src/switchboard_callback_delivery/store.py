@@ -418,7 +418,8 @@ async def busy_lanes(
     # Thousands of lanes may be dead: their streams are looked at only where something could come of it.
     rows: list[asyncpg.Record] = await connection.fetch(
         "SELECT lane.*, endpoint.recovered_at, due.found AS due, late.found AS late FROM switchboard.lanes AS lane"
-        " LEFT JOIN switchboard.callback_endpoints AS endpoint ON endpoint.endpoint = lane.id"
+        " LEFT JOIN LATERAL (SELECT known.recovered_at FROM switchboard.callback_endpoints AS known"
+        " WHERE lane.gate = 'open' AND known.endpoint = lane.id) AS endpoint ON true"
         " LEFT JOIN LATERAL (SELECT true AS found FROM switchboard.callback_streams AS stream"
         " WHERE (lane.gate = 'open' OR lane.gate = 'closed' AND lane.probe_at <= $1)"
         " AND stream.endpoint = lane.id AND stream.due_at <= $1"
@@ -427,7 +428,7 @@ async def busy_lanes(
         " WHERE $4 AND stream.endpoint = lane.id AND stream.expires_at <= $1"
         " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) LIMIT 1) AS late ON true"
         " WHERE lane.kind = 'endpoint' AND lane.waiting > 0 AND lane.id > $2"
-        " AND (late.found OR due.found OR lane.gate = 'open' AND endpoint.recovered_at IS NOT NULL)"
+        " AND (late.found OR due.found OR endpoint.recovered_at IS NOT NULL)"
         " ORDER BY lane.id LIMIT $3 FOR UPDATE OF lane SKIP LOCKED",
         now,
         after,
