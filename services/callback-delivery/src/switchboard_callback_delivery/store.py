@@ -107,10 +107,8 @@ async def standings(connection: Connection, events: Sequence[Event], lanes: Coll
 async def take_slots(connection: Connection, seen: Mapping[LaneId, int], lanes: LockedLanes) -> set[LaneId]:
     """Take the slots that `lanes` has given away, in those whose next slot is still the one that was `seen`.
 
-    Returns which these are.
-
-    Nobody is waited for. Nor is the disk: slots are at most 100 ms ahead, and a database that lost them in a crash is
-    not back before they are over.
+    Returns which these are. Nobody is waited for, and neither is the disk: slots are at most 100 ms ahead, so that a
+    crash of the database forgets only such as are over when it is back.
     """
     rows = await connection.fetch(
         "UPDATE switchboard.lanes AS lane SET tat = free.tat FROM"
