@@ -25,6 +25,14 @@ from switchboard_callback_delivery.event import Event, Lease
 LEASE_SECONDS: Final = 30.0
 
 
+def _same(row: str) -> str:
+    """The condition that a stream is the one that a row names.
+
+    Only its own name leads to an index: by its endpoint it would be looked for among all that wait there.
+    """
+    return f"stream.stream = {row}.stream AND stream.endpoint IS NOT DISTINCT FROM {row}.endpoint"
+
+
 class Standings(Struct, frozen=True):
     """What the tables know of events from the topic."""
 
@@ -90,8 +98,8 @@ async def standings(connection: Connection, events: Sequence[Event], lanes: Coll
         " ARRAY(SELECT event.id FROM unnest($1::text[]) AS asked (id)"
         " JOIN switchboard.callback_events AS event ON event.id = asked.id) AS known,"
         " ARRAY(SELECT asked.id FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (id, endpoint, stream)"
-        " JOIN switchboard.callback_streams AS stream ON stream.endpoint = asked.endpoint"
-        " AND stream.stream = asked.stream AND stream.apart = '') AS blocked,"
+        f" JOIN switchboard.callback_streams AS stream ON {_same('asked')}"
+        " AND stream.apart = '') AS blocked,"
         " ARRAY(SELECT lane FROM switchboard.lanes AS lane WHERE lane.id = ANY ($4::text[])) AS lanes",
         [event.id for event in events],
         [event.endpoint for event in events],
@@ -189,7 +197,7 @@ async def leases_of(connection: Connection, owner: str, events: Sequence[Event])
         "SELECT stream.endpoint, stream.stream, stream.apart, stream.token, stream.head"
         " FROM switchboard.callback_streams AS stream"
         " JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (endpoint, stream, head)"
-        " ON stream.endpoint = asked.endpoint AND stream.stream = asked.stream AND stream.head = asked.head"
+        f" ON {_same('asked')} AND stream.head = asked.head"
         " WHERE stream.owner = $4",
         [event.endpoint for event in events],
         [event.stream for event in events],
@@ -218,7 +226,7 @@ async def ours(connection: Connection, leases: Collection[Lease]) -> set[Lease]:
     rows = await connection.fetch(
         "SELECT stream.endpoint, stream.stream, stream.apart, stream.token FROM switchboard.callback_streams AS stream"
         " JOIN unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS held (endpoint, stream, apart, token)"
-        " ON stream.endpoint = held.endpoint AND stream.stream = held.stream AND stream.apart = held.apart"
+        f" ON {_same('held')} AND stream.apart = held.apart"
         " AND stream.token = held.token"
         " ORDER BY stream.endpoint, stream.stream, stream.apart FOR UPDATE OF stream",
         [lease.endpoint for lease in leases],
@@ -282,7 +290,7 @@ async def reschedule(connection: Connection, failed: Sequence[tuple[Lease, Parke
         " failing_since = coalesce(stream.failing_since, new.failed_at), owner = NULL, lease_until = NULL"
         " FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])"
         " AS new (endpoint, stream, apart, due_at, failed_at)"
-        " WHERE stream.endpoint = new.endpoint AND stream.stream = new.stream AND stream.apart = new.apart",
+        f" WHERE {_same('new')} AND stream.apart = new.apart",
         [lease.endpoint for lease, _ in failed],
         [lease.stream for lease, _ in failed],
         [lease.apart for lease, _ in failed],
@@ -356,13 +364,13 @@ async def pass_heads(connection: Connection, leases: Collection[Lease], now: dat
         " SELECT stream.endpoint, stream.stream, stream.head, stream.head, stream.head_sequence, stream.expires_at, 1,"
         " stream.failing_since, stream.due_at, stream.scheduled_at FROM switchboard.callback_streams AS stream"
         " JOIN unnest($1::text[], $2::text[]) AS held (endpoint, stream)"
-        " ON stream.endpoint = held.endpoint AND stream.stream = held.stream AND stream.apart = ''",
+        f" ON {_same('held')} AND stream.apart = ''",
         *arguments,
     )
     await connection.execute(
         "UPDATE switchboard.callback_events AS event SET passed = true FROM switchboard.callback_streams AS stream"
         " JOIN unnest($1::text[], $2::text[]) AS held (endpoint, stream)"
-        " ON stream.endpoint = held.endpoint AND stream.stream = held.stream AND stream.apart = ''"
+        f" ON {_same('held')} AND stream.apart = ''"
         " WHERE event.id = stream.head",
         *arguments,
     )
@@ -386,8 +394,8 @@ async def claim(
         f" ORDER BY stream.{moment} LIMIT wanted.heads FOR UPDATE SKIP LOCKED) AS stream),"
         " leased AS (UPDATE switchboard.callback_streams AS stream SET owner = $4,"
         " token = nextval('switchboard.callback_tokens'),"
-        " lease_until = switchboard.lease_end($5) FROM due WHERE stream.endpoint = due.endpoint"
-        " AND stream.stream = due.stream AND stream.apart = due.apart"
+        f" lease_until = switchboard.lease_end($5) FROM due WHERE {_same('due')}"
+        " AND stream.apart = due.apart"
         " RETURNING stream.endpoint, stream.stream, stream.apart, stream.token, stream.head, stream.due_at)"
         " SELECT leased.apart, leased.token, event.* FROM leased"
         " JOIN switchboard.callback_events AS event ON event.id = leased.head ORDER BY leased.due_at",
@@ -442,7 +450,7 @@ async def bring_forward(connection: Connection, endpoint: LaneId, recovered_at: 
         "UPDATE switchboard.callback_streams AS stream SET due_at = $3, scheduled_at = $3"
         " FROM (SELECT endpoint, stream, apart FROM switchboard.callback_streams WHERE endpoint = $1 AND due_at > $3"
         " AND scheduled_at <= $2 ORDER BY due_at LIMIT 200 FOR UPDATE SKIP LOCKED) AS early"
-        " WHERE stream.endpoint = early.endpoint AND stream.stream = early.stream AND stream.apart = early.apart"
+        f" WHERE {_same('early')} AND stream.apart = early.apart"
         " RETURNING 1",
         endpoint,
         recovered_at,
@@ -594,7 +602,7 @@ async def hurry(connection: Connection, ids: Collection[CallbackId], now: dateti
     await connection.execute(
         "UPDATE switchboard.callback_streams AS stream SET due_at = $2, scheduled_at = $2"
         " FROM switchboard.callback_events AS event WHERE event.id = ANY ($1::text[]) AND event.state = 'waiting'"
-        " AND stream.endpoint = event.endpoint AND stream.stream = event.stream AND stream.head = event.id"
+        f" AND {_same('event')} AND stream.head = event.id"
         " AND (stream.lease_until IS NULL OR stream.lease_until <= $2)",
         list(ids),
         now,
@@ -627,7 +635,7 @@ async def dismiss(
         await connection.execute(
             "DELETE FROM switchboard.callback_streams AS stream"
             " USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS less (endpoint, stream, apart, gone)"
-            " WHERE stream.endpoint = less.endpoint AND stream.stream = less.stream AND stream.apart = less.apart"
+            f" WHERE {_same('less')} AND stream.apart = less.apart"
             " AND stream.waiting <= less.gone",
             *arguments,
         )
@@ -644,7 +652,7 @@ async def dismiss(
             " FROM switchboard.callback_events AS event WHERE event.endpoint = less.endpoint"
             " AND event.stream = less.stream AND event.state = 'waiting' AND NOT event.passed"
             " ORDER BY event.sequence, event.id LIMIT 1) AS next"
-            " WHERE stream.endpoint = less.endpoint AND stream.stream = less.stream AND stream.apart = less.apart",
+            f" WHERE {_same('less')} AND stream.apart = less.apart",
             *arguments,
             now,
         )
@@ -674,7 +682,7 @@ async def _advance(connection: Connection, leases: Collection[Lease], now: datet
     await connection.execute(
         "DELETE FROM switchboard.callback_streams AS stream"
         " USING unnest($1::text[], $2::text[], $3::text[]) AS held (endpoint, stream, apart)"
-        " WHERE stream.endpoint = held.endpoint AND stream.stream = held.stream AND stream.apart = held.apart"
+        f" WHERE {_same('held')} AND stream.apart = held.apart"
         " AND stream.waiting = 1",
         *arguments,
     )
@@ -687,7 +695,7 @@ async def _advance(connection: Connection, leases: Collection[Lease], now: datet
         " FROM switchboard.callback_events AS event WHERE event.endpoint = held.endpoint"
         " AND event.stream = held.stream AND event.state = 'waiting' AND NOT event.passed"
         " ORDER BY event.sequence, event.id LIMIT 1) AS next"
-        " WHERE stream.endpoint = held.endpoint AND stream.stream = held.stream AND stream.apart = held.apart",
+        f" WHERE {_same('held')} AND stream.apart = held.apart",
         *arguments,
         now,
     )
