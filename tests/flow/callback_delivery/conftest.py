@@ -22,7 +22,7 @@ from switchboard.records import DeliverCallback
 from switchboard.store.pool import Pool, open_pool
 from switchboard.topics import CALLBACKS
 from switchboard.trigger import Trigger
-from switchboard_callback_delivery.compose import ADMISSIONS, KNOWN_ERRORS, Machine, on_dead_letter
+from switchboard_callback_delivery.compose import KNOWN_ERRORS, Machine, on_dead_letter
 from switchboard_callback_delivery.metrics import DeliveryMetrics
 from switchboard_callback_delivery.settings import DeliverySettings
 
@@ -186,7 +186,6 @@ class Running:
             producer=producer,
             on_dead_letter=on_dead_letter,
             known=KNOWN_ERRORS,
-            concurrency=ADMISSIONS,
         )
         await self._consumer.start()
 

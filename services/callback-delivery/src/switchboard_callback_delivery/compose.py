@@ -33,9 +33,6 @@ from switchboard_callback_delivery.token import Tokens
 log = structlog.get_logger()
 
 GROUP: Final = "callback-delivery"
-#: Batches that are admitted at once. Two would see the same slots, and one of them would take them in vain; and what
-#: comes while one is admitted goes as one batch.
-ADMISSIONS: Final = 1
 #: How long tries under way may take at the end: as long as one may take, and a little.
 _LAST_TRIES_SECONDS: Final = 11.0
 
@@ -137,7 +134,6 @@ class Machine:
             producer=producer,
             on_dead_letter=on_dead_letter,
             known=KNOWN_ERRORS,
-            concurrency=ADMISSIONS,
         )
 
 

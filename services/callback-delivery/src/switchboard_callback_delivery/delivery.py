@@ -106,6 +106,7 @@ class Delivery:
         self._slow_seconds = slow_seconds
         self._tries: dict[CallbackId, _Try] = {}
         self._leased = 0
+        self._admitting = asyncio.Lock()
         self._left: list[_Arrived] = []
         self._locking: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -145,7 +146,8 @@ class Delivery:
         """Begin what may be tried at once, without a lock. The rest is admitted under locks, later."""
         events = [item.event for item in arrived]
         limits = _limits(arrived)
-        async with self._pool.acquire() as connection:
+        # One after the other: two that look at once would take the same slots, and one of them in vain.
+        async with self._admitting, self._pool.acquire() as connection:
             standings = await store.standings(connection, events, limits)
             lanes = LockedLanes(standings.lanes, standings.now)
             seen = {lane.id: lane.tat_us for lane in standings.lanes}
