@@ -341,7 +341,7 @@ async def stuck(connection: Connection, now: datetime, limit: int) -> list[Lease
         " CROSS JOIN LATERAL (SELECT stream.endpoint, stream.stream, stream.apart, stream.token"
         " FROM switchboard.callback_streams AS stream WHERE stream.endpoint = lane.id AND stream.apart = ''"
         " AND stream.waiting > 1 AND stream.failing_since <= $1 AND stream.failing_since < endpoint.taken_at"
-        " AND (stream.lease_until IS NULL OR stream.lease_until <= $2) LIMIT $3) AS head"
+        " AND (stream.lease_until IS NULL OR stream.lease_until <= $2) ORDER BY stream.failing_since LIMIT $3) AS head"
         " WHERE lane.kind = 'endpoint' AND lane.waiting > 0 LIMIT $3",
         now - PASSED_AFTER,
         now,
@@ -421,7 +421,8 @@ async def busy_lanes(
     """Lock endpoint lanes that have something to try now, from the one after `after` on; those that others hold are
     left out. An open gate: what is due. A closed one: a probe. Any, `with_late`: what must be tried before it expires.
     """
-    # Thousands of lanes may be dead: their streams are looked at only where something could come of it.
+    # Thousands of lanes may be dead: their streams are looked at only where something could come of it, and in the
+    # order of one index, for through another all that wait there would be looked at to find nothing.
     rows: list[asyncpg.Record] = await connection.fetch(
         "SELECT lane.*, endpoint.recovered_at, due.found AS due, late.found AS late FROM switchboard.lanes AS lane"
         " LEFT JOIN LATERAL (SELECT known.recovered_at FROM switchboard.callback_endpoints AS known"
@@ -429,10 +430,11 @@ async def busy_lanes(
         " LEFT JOIN LATERAL (SELECT true AS found FROM switchboard.callback_streams AS stream"
         " WHERE (lane.gate = 'open' OR lane.gate = 'closed' AND lane.probe_at <= $1)"
         " AND stream.endpoint = lane.id AND stream.due_at <= $1"
-        " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) LIMIT 1) AS due ON true"
+        " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) ORDER BY stream.due_at LIMIT 1) AS due ON true"
         " LEFT JOIN LATERAL (SELECT true AS found FROM switchboard.callback_streams AS stream"
         " WHERE $4 AND stream.endpoint = lane.id AND stream.expires_at <= $1"
-        " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) LIMIT 1) AS late ON true"
+        " AND (stream.lease_until IS NULL OR stream.lease_until <= $1) ORDER BY stream.expires_at LIMIT 1) AS late"
+        " ON true"
         " WHERE lane.kind = 'endpoint' AND lane.waiting > 0 AND lane.id > $2"
         " AND (late.found OR due.found OR endpoint.recovered_at IS NOT NULL)"
         " ORDER BY lane.id LIMIT $3 FOR UPDATE OF lane SKIP LOCKED",
