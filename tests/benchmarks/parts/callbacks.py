@@ -33,7 +33,7 @@ _BATCH: Final = 200
 _UNDER_WAY: Final = 1_000
 _UNDER_WAY_TO_MANY: Final = 4_000
 _ONE_HANGS_IN: Final = 100
-_TICK_SECONDS: Final = 0.005
+_PAUSE_SECONDS: Final = 0.002
 _IDLE_SECONDS: Final = 3.0
 _PATIENCE_SECONDS: Final = 180.0
 
@@ -116,15 +116,16 @@ class _Stream:
     async def trickle(self, per_second: float, seconds: float) -> list[float]:
         """So many a second, whatever comes back. Returns the seconds from each one's moment to its arrival, sorted."""
         due: dict[str, float] = {}
-        tasks = []
         began = time.monotonic()
-        for tick in range(int(seconds / _TICK_SECONDS)):
-            at = began + tick * _TICK_SECONDS
-            await asyncio.sleep(at - time.monotonic())
-            orders = [self._make() for _ in range(int((tick + 1) * per_second * _TICK_SECONDS) - len(due))]
-            due.update((callback.stream, at) for callback, _ in orders)
-            tasks.append(asyncio.create_task(self._producer.publish([outgoing for _, outgoing in orders])))
-        await asyncio.gather(*tasks)
+        while len(due) < int(per_second * seconds):
+            orders = []
+            # What became due while the last ones were published goes together: each has its own moment all the same.
+            while len(due) <= (time.monotonic() - began) * per_second:
+                callback, outgoing = self._make()
+                due[callback.stream] = began + len(due) / per_second
+                orders.append(outgoing)
+            await self._producer.publish(orders)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
         async def all_came() -> bool:
             return bool(await self._receiver.ask("count") >= len(due))
