@@ -13,6 +13,7 @@ from switchboard.bus.settlement import Settlement
 from switchboard.channel.registry import manifests, renderers
 from switchboard.lanes.drainer import Drainer
 from switchboard.lanes.gone import GoneApps
+from switchboard.lanes.idle import IdleLanes
 from switchboard.runtime import Runtime
 from switchboard.settings import CommonSettings
 from switchboard.store.expiry import ConversationSweep, ReplyContextSweep
@@ -71,6 +72,7 @@ async def waiting_work(context: RouterContext, runtime: Runtime[RouterSettings])
         [
             DueSweep(runtime.pool, granting.tell),
             GoneApps(runtime.pool, granting.tell),
+            IdleLanes(runtime.pool),
             BodySweep(runtime.pool, settlement.settled),
             DaySweep(runtime.pool),
             EventSweep(runtime.pool, granting.tell_events, settlement.settled),

@@ -295,6 +295,9 @@ async def lock_lanes(connection: Connection, limits: Mapping[LaneId, Limits | No
         interval = intervals[lane_id]
         if limit is None or interval is None:
             continue
+        if lane_id not in locked:
+            # It was idle, and removed between the look whether it exists and its lock (`lanes.idle`).
+            return await lock_lanes(connection, limits, now)
         lane = locked[lane_id]
         if (lane.interval_ns, lane.max_in_flight) != (interval, limit.max_in_flight):
             changed = locked.change(lane_id)
