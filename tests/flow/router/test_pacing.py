@@ -8,51 +8,20 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from tests.flow.router.conftest import CHAT, PHONE, SMS, TELEGRAM, Router
+from tests.flow.router.line import Line
 
 from switchboard.channel.outcome import Rejected
 from switchboard.content import AppMessage, TextMessage
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import operate
-from switchboard.lanes.drainer import Drainer
 from switchboard.lanes.gone import GoneApps
-from switchboard.lanes.round import Granted
 from switchboard.reason import Reason, ReasonCode
-from switchboard.records import AttemptFinished, MessageAccepted, StepAbandoned
+from switchboard.records import AttemptFinished, MessageAccepted
 from switchboard.rules.route import Route
 from switchboard.testing import wait_until
-from switchboard_router.granting import Granting
 
 LONG = AppMessage(text_message=TextMessage("x" * 400))
-
-
-class Line:
-    """A drainer whose records go to the router's handler at once."""
-
-    def __init__(self, router: Router) -> None:
-        self.router = router
-        self.granted: list[MessageId] = []
-        self.told: list[StepAbandoned] = []
-        self._granting = Granting(router.context, router.prefix)
-        self.drainer = Drainer(router.context.pool, self._publish, self.tell)
-
-    async def drain(self, seconds: float = 0) -> None:
-        """Let time pass, then give out what is due."""
-        await self.router.context.pool.execute(
-            "UPDATE clock SET shift = shift + make_interval(secs => $1)", float(seconds)
-        )
-        for _ in range(2):
-            # The first round learns which accounts' lanes it needs.
-            self.drainer.wake()
-            await self.drainer.drain_once()
-
-    async def tell(self, records: Sequence[Any]) -> None:
-        self.told += [record for record in records if isinstance(record, StepAbandoned)]
-        await self.router.tell(*records)
-
-    async def _publish(self, granted: Sequence[Granted]) -> None:
-        self.granted += [item.message_id for item in granted]
-        await self._granting.publish(granted)
 
 
 @pytest.fixture
