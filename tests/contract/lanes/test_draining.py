@@ -300,6 +300,45 @@ async def test_a_running_drainer_is_woken_by_what_other_processes_do(world: Worl
     assert [item.key for item in world.published] == [key_of(ask) for ask in asks[2:]]
 
 
+async def test_a_running_drainer_is_woken_for_high_while_normal_waits(world: World) -> None:
+    # The next slot of NORMAL is an hour away: nobody would look before.
+    slow = Limits(per_second=1 / 3600, max_in_flight=1000)
+    drainer = world.drainer(look_seconds=3600)
+    task = asyncio.create_task(drainer.run())
+    try:
+        await world.plan([world.ask(limits=slow) for _ in range(3)])
+        await wait_until(lambda: drainer.lanes_held == 1)
+        await world.advance(3601)
+        await world.plan([urgent := world.ask(limits=slow, high=True)])
+        await wait_until(published_at_least(world, 1))
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    assert [item.key for item in world.published] == [key_of(urgent)]
+
+
+async def test_what_is_published_leaves_the_line_long_before_the_next_slot(world: World) -> None:
+    slow = Limits(per_second=1 / 3600, max_in_flight=1000)
+    await world.plan([world.ask(limits=slow) for _ in range(3)])
+    await world.advance(3601)
+    task = asyncio.create_task(world.drainer().run())
+
+    async def is_one_left() -> bool:
+        return (await world.lane())["waiting"] == 1
+
+    try:
+        await wait_until(published_at_least(world, 1))
+        await wait_until(is_one_left)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    assert await world.pool.fetchval("SELECT count(*) FROM lane_items") == 1
+
+
 async def test_giving_up_lets_another_drainer_go_on_at_once(world: World) -> None:
     await pause(world)
     await line_up(world, 3)

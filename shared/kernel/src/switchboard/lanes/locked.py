@@ -249,8 +249,13 @@ class LockedLanes:
         return None
 
     def _woken(self) -> list[LaneId]:
-        """Lanes whose drainer has something to do that it could not know of."""
-        return [lane_id for lane_id in sorted(self._touched) if _is_news(self._lanes[lane_id], self._before[lane_id])]
+        """Lanes whose drainer has something to do that it could not know of. HIGH does not wait for its next look."""
+        urgent = {item.ask.dispatch_lane for item in self._entering if item.ask.high}
+        return [
+            lane_id
+            for lane_id in sorted(self._touched)
+            if lane_id in urgent or _is_news(self._lanes[lane_id], self._before[lane_id])
+        ]
 
     async def _insert_items(self, connection: Connection) -> None:
         items = self._entering
