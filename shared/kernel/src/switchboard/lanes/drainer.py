@@ -20,7 +20,6 @@ from prometheus_client import Counter
 
 from switchboard.crash import crash_point
 from switchboard.ids import LaneId, random_token
-from switchboard.lanes.gcra import BYPASS_AHEAD_US
 from switchboard.lanes.lane import LaneKind
 from switchboard.lanes.locked import NOTIFY_CHANNEL, AttemptKey, lock_lanes
 from switchboard.lanes.round import Granted, Place, Round, Transaction, mark_abandoned
@@ -30,9 +29,7 @@ from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 
 #: How often lanes are looked for that nobody told of.
 LOOK_SECONDS: Final = 1.0
-#: How long a published item may stay in line, so that its deletion goes with the next round's transaction.
-_LINGER_SECONDS: Final = BYPASS_AHEAD_US / 1_000_000
-_LANES_PER_ROUND: Final = 100
+_LANES_PER_ROUND: Final = 250
 _BACK_OFF_SECONDS: Final = 0.5
 
 GATE_CLOSED: Final = Reason(ReasonCode.CHANNEL_FAILURE, "The channel takes no messages now and another one is left.")
@@ -208,12 +205,10 @@ class Drainer:
         return due[:_LANES_PER_ROUND]
 
     def _note_published(self, items: Iterable[Granted]) -> None:
-        linger_until = asyncio.get_running_loop().time() + _LINGER_SECONDS
+        """What is acknowledged leaves the line with the next round's transaction."""
         for item in items:
-            place = self._places.get(item.lane)
-            if place is not None:
+            if (place := self._places.get(item.lane)) is not None:
                 place.published.append(item)
-                place.look_at = min(place.look_at, linger_until)
 
     async def _abandon(self, keys: Sequence[AttemptKey]) -> None:
         await self._tell_abandoned([StepAbandoned(*key, reason=GATE_CLOSED) for key in keys])

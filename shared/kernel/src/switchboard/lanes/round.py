@@ -16,6 +16,7 @@ from switchboard.lanes.gcra import AHEAD_US, BYPASS_AHEAD_US, LATE_US, free_slot
 from switchboard.lanes.lane import Lane, microseconds, moment_of
 from switchboard.lanes.locked import HIGH, AttemptKey, Slot, lock_lanes
 from switchboard.store.pool import Connection
+from switchboard.store.writes import Writes
 
 #: How long a drainer that is not heard of keeps its lanes.
 LEASE: Final = timedelta(seconds=10)
@@ -27,10 +28,13 @@ TELL_AGAIN: Final = timedelta(seconds=60)
 ABANDON_CHUNK: Final = 500
 #: How often a lane is looked at whose news come by notification.
 BLOCKED_SECONDS: Final = 5.0
+#: How long published items stay in line at most, so that their deletion goes with the next round's transaction: where
+#: nobody else waits they are what keeps planners from passing the line.
+_LINGER_ALONE_SECONDS: Final = BYPASS_AHEAD_US / 1_000_000
+_LINGER_SECONDS: Final = 1.0
 #: How often a lane is looked at in which nobody is left but those already told to leave it.
 _EMPTY_LOOK_SECONDS: Final = 0.25
 _ITEMS_PER_ROUND: Final = 1000
-_LEAST_SHARE: Final = 10
 
 
 class Granted(Struct, frozen=True):
@@ -105,6 +109,8 @@ class Transaction:
         self._owner = owner
         self._places = places
         self._connection = connection
+        #: What the round writes at its end, as one statement.
+        self._writes = Writes()
         #: Lanes whose line was read to its end.
         self._exhausted: set[LaneId] = set()
         #: More steps are to be abandoned than one chunk holds.
@@ -129,7 +135,8 @@ class Transaction:
             self._plan_next_look(lane, leased[lane])
         for lane in leased:
             self._locked.change(lane).lease_until = self._now + LEASE * self._clock_scale
-        await locked.save(self._connection)
+        await locked.write_into(self._writes, self._connection)
+        await self._writes.execute(self._connection)
         return Round(granted, republished, abandoned)
 
     def _ours(self, due: Sequence[LaneId]) -> tuple[list[LaneId], list[LaneId]]:
@@ -217,7 +224,7 @@ class Transaction:
             for waiter, slot in slots
         ]
         # Each lane's own order counts, not whose turn it was.
-        await self._write(granted, slots)
+        self._write(granted, slots)
         return granted
 
     def _start(self, waiter: _Waiter, slots: list[tuple[_Waiter, Slot]]) -> bool:
@@ -248,10 +255,9 @@ class Transaction:
         rooms = {lane: room for lane in lanes if (room := self._room(lane)) > 0}
         if not rooms:
             return {}
-        share = max(_LEAST_SHARE, _ITEMS_PER_ROUND // len(rooms))
-        wanted = {lane: min(room, share) for lane, room in rooms.items()}
+        wanted = shares(rooms, _ITEMS_PER_ROUND)
         rows = await self._connection.fetch(
-            _HEADS,
+            HEADS,
             list(wanted),
             list(wanted.values()),
             [self._places[lane].marks[0] for lane in wanted],
@@ -303,40 +309,21 @@ class Transaction:
         slots = free_slots(lane.tat_us, lane.paced_interval_ns, microseconds(self._now), AHEAD_US, LATE_US)
         return min(slots, lane.max_in_flight - lane.in_flight)
 
-    async def _write(self, granted: Sequence[Granted], slots: Sequence[tuple[_Waiter, Slot]]) -> None:
+    def _write(self, granted: Sequence[Granted], slots: Sequence[tuple[_Waiter, Slot]]) -> None:
         """Lease the items, and set the due times of their messages and attempts."""
         if not granted:
             return
-        columns = [
+        keys = [
             [item.message_id for item in granted],
             [item.step for item in granted],
             [item.submission for item in granted],
-            [item.send_before for item in granted],
         ]
-        await self._connection.execute(
-            "UPDATE switchboard.messages AS message SET claim_due_at = granted.send_before,"
-            " next_due = LEAST(message.next_due, granted.send_before)"
-            " FROM unnest($1::text[], $2::timestamptz[]) AS granted (id, send_before)"
-            " WHERE message.id = granted.id AND NOT message.final",
-            columns[0], columns[3],
-        )  # fmt: skip
-        await self._connection.execute(
-            "UPDATE switchboard.attempts AS attempt SET send_before = granted.send_before,"
-            " lanes = array_remove(ARRAY[granted.lane, granted.account], NULL)"
-            " FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::timestamptz[], $5::text[], $6::text[])"
-            " AS granted (message_id, step, submission, send_before, lane, account)"
-            " WHERE attempt.message_id = granted.message_id AND attempt.step = granted.step"
-            " AND attempt.submission = granted.submission",
-            *columns, [waiter.lane for waiter, _ in slots], [waiter.account for waiter, _ in slots],
-        )  # fmt: skip
-        await self._connection.execute(
-            "UPDATE switchboard.lane_items AS item SET token = granted.token, send_before = granted.send_before"
-            " FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::timestamptz[], $5::bigint[])"
-            " AS granted (message_id, step, submission, send_before, token)"
-            " WHERE item.message_id = granted.message_id AND item.step = granted.step"
-            " AND item.submission = granted.submission",
-            *columns, [item.token for item in granted],
-        )  # fmt: skip
+        send_before = [item.send_before for item in granted]
+        lanes = [waiter.lane for waiter, _ in slots]
+        accounts = [waiter.account for waiter, _ in slots]
+        self._writes.add("due", _SET_DUE, keys[0], send_before)
+        self._writes.add("started", _START, *keys, send_before, lanes, accounts)
+        self._writes.add("leased", _LEASE, *keys, send_before, [item.token for item in granted])
 
     async def _movable(self, lanes: Sequence[LaneId]) -> list[AttemptKey]:
         """Waiting attempts behind a closed gate whose messages have another channel left."""
@@ -385,7 +372,9 @@ class Transaction:
         if place.account is not None and place.account not in self._locked:
             delay = 0.0
         elif lane.waiting == leased:
-            delay = BLOCKED_SECONDS
+            delay = _LINGER_ALONE_SECONDS
+        elif leased:
+            delay = min(self._delay(lane_id), _LINGER_SECONDS)
         else:
             delay = self._delay(lane_id)
         place.look_at = asyncio.get_running_loop().time() + delay
@@ -413,6 +402,16 @@ class Transaction:
         return max(0.0, (moment - self._now).total_seconds() / self._clock_scale)
 
 
+def shares(rooms: Mapping[LaneId, int], items: int) -> dict[LaneId, int]:
+    """How many of so many items each lane gets: what it has room for, or an equal part of what others leave."""
+    given: dict[LaneId, int] = {}
+    left = items
+    for lanes_left, lane in zip(range(len(rooms), 0, -1), sorted(rooms, key=rooms.__getitem__), strict=True):
+        given[lane] = min(rooms[lane], max(1, left // lanes_left))
+        left -= given[lane]
+    return {lane: given[lane] for lane in rooms}
+
+
 async def mark_abandoned(connection: Connection, keys: Sequence[AttemptKey]) -> None:
     """Note that these waiting attempts were told to be abandoned: they are not leased any more."""
     await connection.execute(
@@ -434,8 +433,29 @@ async def _database_clock(connection: Connection) -> tuple[datetime, float]:
     return row["now"], row["scale"]
 
 
+#: The messages and attempts are locked already.
+_SET_DUE: Final = """
+UPDATE switchboard.messages AS message SET claim_due_at = granted.send_before,
+    next_due = LEAST(message.next_due, granted.send_before)
+FROM unnest($1::text[], $2::timestamptz[]) AS granted (id, send_before)
+WHERE message.id = granted.id AND NOT message.final
+"""
+_START: Final = """
+UPDATE switchboard.attempts AS attempt SET send_before = granted.send_before,
+    lanes = array_remove(ARRAY[granted.lane, granted.account], NULL)
+FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::timestamptz[], $5::text[], $6::text[])
+    AS granted (message_id, step, submission, send_before, lane, account)
+WHERE attempt.message_id = granted.message_id AND attempt.step = granted.step
+    AND attempt.submission = granted.submission
+"""
+_LEASE: Final = """
+UPDATE switchboard.lane_items AS item SET token = granted.token, send_before = granted.send_before
+FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::timestamptz[], $5::bigint[])
+    AS granted (message_id, step, submission, send_before, token)
+WHERE item.message_id = granted.message_id AND item.step = granted.step AND item.submission = granted.submission
+"""
 #: Per lane, never over all lanes: a dead lane's million items cost the others nothing. One range for each priority.
-_HEADS: Final = """
+HEADS: Final = """
 SELECT item.* FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS wanted (lane, number, high, normal)
 CROSS JOIN LATERAL (
     (SELECT * FROM switchboard.lane_items AS item
