@@ -147,6 +147,34 @@ async def test_with_retention_0_a_content_goes_once_the_offset_that_made_it_fina
     assert await ids_without(pool, "body") == {message}
 
 
+async def test_contents_that_are_kept_are_not_read_to_find_those_that_are_not(database: str) -> None:
+    # One connection, for each tells by itself what it has read.
+    pool = await open_pool(database, size=1, service="test")
+    now = await now_of(pool)
+    await add(pool, final=True, final_at=now, body_until=now + timedelta(days=7))
+    await pool.execute(
+        "INSERT INTO messages SELECT (jsonb_populate_record(message, jsonb_build_object('id', substr(id, 1, 20)"
+        " || lpad(number::text, 6, '0')))).* FROM messages AS message, generate_series(1, 2000) AS number"
+    )
+    gone = await add(pool, final=True, final_at=now, body_until=now)
+    before = await entries_read(pool)
+
+    await BodySweep(pool, nothing_settled).run_once()
+
+    assert await ids_without(pool, "body") == {gone}
+    assert await entries_read(pool) - before < 100
+    await pool.close()
+
+
+async def entries_read(pool: Pool) -> int:
+    """How many index entries were read of the messages of all days."""
+    await pool.execute("SELECT pg_stat_force_next_flush()")
+    number: int = await pool.fetchval(
+        "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname LIKE 'messages_%'"
+    )
+    return number
+
+
 async def test_envelopes_stay_for_the_receipt_horizon_after_the_end(pool: Pool) -> None:
     now = await now_of(pool)
     old = await add(pool, final=True, final_at=now - timedelta(hours=73), body=None)
