@@ -108,11 +108,11 @@ async def run(pool: Pool, configuration: Configuration) -> AsyncIterator[Run]:
     """Run an instance: `await run("a")`. Its facts go nowhere."""
     async with AsyncExitStack() as stack:
 
-        async def begin(owner: str, lease_seconds: float = 30.0) -> Instance:
+        async def begin(owner: str, lease_seconds: float = 30.0, instance: str = "") -> Instance:
             smsc, line = ScriptedSmsc(), SessionLine()
             binds = Binds(
                 smsc, line, facts(pool, configuration), configuration, pool,
-                owner=owner, lease_seconds=lease_seconds, renew_seconds=0.05,
+                owner=owner, instance=instance, lease_seconds=lease_seconds, renew_seconds=0.05,
             )  # fmt: skip
             await binds.start()
             stack.push_async_callback(binds.stop)
@@ -131,6 +131,28 @@ async def test_one_instance_holds_all_binds(run: Run) -> None:
     alone = await run("a")
 
     await wait_until(lambda: alone.smsc.bound == 3)
+
+
+async def test_what_an_earlier_life_of_an_instance_held_is_free_at_once(run: Run, pool: Pool) -> None:
+    killed = await run("adapter-0-a", instance="adapter-0-")
+    await wait_until(lambda: killed.smsc.bound == 3)
+    assert killed.binds._task is not None
+    killed.binds._task.cancel()
+
+    again = await run("adapter-0-b", instance="adapter-0-")
+
+    await wait_until(lambda: again.smsc.bound == 3)
+    assert await pool.fetchval("SELECT count(*) FROM bind_holders") == 1
+
+
+async def test_what_another_instance_held_is_not(run: Run, pool: Pool) -> None:
+    other = await run("adapter-10-a", instance="adapter-10-")
+    await wait_until(lambda: other.smsc.bound == 3)
+
+    first = await run("adapter-1-a", instance="adapter-1-")
+
+    await wait_until(lambda: first.smsc.bound == 1)
+    assert other.smsc.bound == 2
 
 
 async def test_a_newcomer_gets_its_share_and_the_limit_holds(run: Run, pool: Pool) -> None:

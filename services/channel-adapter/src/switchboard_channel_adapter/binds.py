@@ -38,6 +38,10 @@ _HOLDERS: Final = """
 WITH gone AS (DELETE FROM switchboard.bind_holders WHERE channel = $1 AND seen_until <= switchboard.now())
 SELECT count(*) FROM switchboard.bind_holders WHERE channel = $1 AND seen_until > switchboard.now()
 """
+_INHERIT: Final = """
+WITH gone AS (DELETE FROM switchboard.bind_holders WHERE channel = $1 AND starts_with(owner, $2) AND owner <> $3)
+UPDATE switchboard.binds SET owner = NULL, lease_until = NULL WHERE starts_with(owner, $2) AND owner <> $3
+"""
 _LEAVE: Final = "DELETE FROM switchboard.bind_holders WHERE channel = $1 AND owner = $2"
 _SLOTS: Final = """
 INSERT INTO switchboard.binds (account, slot) SELECT $1, generate_series(0, $2::integer - 1) ON CONFLICT DO NOTHING
@@ -130,10 +134,13 @@ class Binds:
         pool: Pool,
         *,
         owner: str,
+        instance: str = "",
         lease_seconds: float = LEASE_SECONDS,
         renew_seconds: float = RENEW_SECONDS,
     ) -> None:
-        """`owner` names this process and no other one."""
+        """`owner` names this process and no other one. It begins with `instance`, as the names of its earlier lives
+        did and no other living process's does: what they held is free at once. "" if there is no such name.
+        """
         self._adapter = adapter
         self._channel = adapter.manifest.channel
         self._line = line
@@ -141,6 +148,7 @@ class Binds:
         self._configuration = configuration
         self._pool = pool
         self._owner = owner
+        self._instance = instance
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
         self._held: list[Held] = []
@@ -191,6 +199,9 @@ class Binds:
 
     async def _look(self) -> None:
         """Renew, close what is not wanted any more, open what is missing."""
+        if self._instance:
+            await self._pool.execute(_INHERIT, self._channel, self._instance, self._owner)
+            self._instance = ""
         await self._renew()
         await self._pool.execute(_APPEAR, self._channel, self._owner, self._lease_seconds)
         holders = max(1, await self._pool.fetchval(_HOLDERS, self._channel))

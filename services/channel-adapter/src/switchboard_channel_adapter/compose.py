@@ -62,6 +62,8 @@ class Parts(Struct, frozen=True):
     hash_key: bytes
     #: Names this process, and no other one before or after it.
     owner: str
+    #: What its name begins with, as did those of its earlier lives; "" without an ordinal.
+    instance: str = ""
 
 
 @asynccontextmanager
@@ -77,8 +79,11 @@ async def compose(runtime: Runtime[AdapterSettings]) -> AsyncIterator[None]:
         _client(settings.slots) as http,
         _client(_SIDE_CONNECTIONS) as side_http,
     ):
-        owner = f"{runtime.service}-{settings.ordinal if settings.ordinal is not None else 'x'}-{mint()}"
-        parts = Parts(settings, runtime.pool, producer, configuration, http, side_http, record_key(keys), owner)
+        instance = "" if settings.ordinal is None else f"{runtime.service}-{settings.ordinal}-"
+        owner = f"{instance or f'{runtime.service}-'}{mint()}"
+        parts = Parts(
+            settings, runtime.pool, producer, configuration, http, side_http, record_key(keys), owner, instance
+        )
         async with serving(runtime, parts, adapters):
             yield
 
@@ -106,7 +111,10 @@ async def serving(
         lines: dict[ChannelName, Line] = {c: RequestLine(a, parts.http) for c, a in requests.items()}
         for channel, session_adapter in sessions.items():
             line = lines[channel] = SessionLine()
-            binds = Binds(session_adapter, line, facts[channel], parts.configuration, parts.pool, owner=parts.owner)
+            binds = Binds(
+                session_adapter, line, facts[channel], parts.configuration, parts.pool,
+                owner=parts.owner, instance=parts.instance,
+            )  # fmt: skip
             stack.push_async_callback(binds.stop)
             await binds.start()
 
