@@ -18,9 +18,11 @@ import msgspec
 from tests.benchmarks.bench import FULL, QUICK, Bench, Result, Scale
 from tests.benchmarks.parts.backlog import backlog
 from tests.benchmarks.parts.callbacks import callback_leg, endpoints, hanging, three, waiting
+from tests.benchmarks.parts.channels import dead_channel, failover
 from tests.benchmarks.parts.cost import cost
 from tests.benchmarks.parts.latency import latency
 from tests.benchmarks.parts.pacing import pacing
+from tests.benchmarks.parts.priority import priority
 from tests.benchmarks.parts.recovery import recovery
 from tests.benchmarks.parts.tracing import tracing
 from tests.benchmarks.product import machine, world
@@ -40,6 +42,9 @@ PARTS: Final[dict[str, Callable[[Bench], Awaitable[Result]]]] = {
     "three": three,
     "waiting": waiting,
     "pacing": pacing,
+    "priority": priority,
+    "failover": failover,
+    "dead-channel": dead_channel,
 }
 _LIBRARIES: Final = ("aiokafka", "asyncpg", "msgspec", "pyreqwest", "uvicorn", "uvloop")
 
@@ -114,7 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, about two minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts alone")
     parser.add_argument("--pairs", type=int, default=0, help="runs of each, interleaved (5)")
-    parser.add_argument("--backlog", type=int, default=0, help="messages in the large backlog (20,000)")
+    parser.add_argument("--backlog", type=int, default=0, help="messages in the large backlog (100,000)")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     return parser.parse_args()
 

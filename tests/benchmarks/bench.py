@@ -11,9 +11,11 @@ from typing import Any
 
 from msgspec import Struct
 from tests.benchmarks.outside.driver import Report
-from tests.benchmarks.product import ROOM_FOR_ONE_ENDPOINT, Load, Product, World, product
+from tests.benchmarks.product import ROOM_FOR_ONE_ENDPOINT, STATUSES, Load, Product, World, product
 from tests.benchmarks.servers import BenchServers
 from tests.benchmarks.usage import cpu_between
+
+from switchboard.testing import wait_until
 
 
 class Figure(Struct, frozen=True):
@@ -57,8 +59,8 @@ class Scale(Struct, frozen=True):
     endpoints: int
 
 
-FULL = Scale(5, 5_000, 6_000, 1_500, 10_000, 15.0, (1_000, 20_000), (1_000, 1_000_000), 20_000, 5_000)
-QUICK = Scale(1, 3_000, 3_000, 600, 5_000, 5.0, (500, 3_000), (1_000, 50_000), 8_000, 500)
+FULL = Scale(5, 5_000, 6_000, 1_500, 10_000, 15.0, (1_000, 100_000), (1_000, 1_000_000), 20_000, 5_000)
+QUICK = Scale(1, 3_000, 3_000, 600, 5_000, 5.0, (1_000, 10_000), (1_000, 50_000), 8_000, 500)
 
 
 class Bench(Struct, frozen=True):
@@ -106,6 +108,7 @@ async def cost_of(
     messages: int,
     load: Load | None = None,
     paths: Sequence[str] = ("/callbacks",),
+    statuses: Sequence[str] = STATUSES,
 ) -> Cost:
     """Send messages as fast as they are taken and count until the last was reported at all of the paths."""
     await bench.world.reset()
@@ -115,11 +118,22 @@ async def cost_of(
         await running.told(messages, path)
     after = running.usage()
     for path in paths:
-        await running.check(report, [path])
+        await running.check(report, [path], statuses=statuses)
     last = max(arrived for _, _, arrived in await bench.world.receiver.ask("arrivals", path="/callbacks"))
     spent = {name: seconds * 1e6 / messages for name, seconds in cpu_between(before, after).items()}
     memory = {name: usage.memory_bytes for name, usage in after.items()}
     return Cost(spent, messages / (last - report.began_at), memory)
+
+
+async def told_of(bench: Bench, report: Report, seconds: float = 120.0) -> None:
+    """Wait until these messages were reported DELIVERED, whatever else is."""
+    ours = {sent.message_id for sent in report.sent}
+
+    async def are_told() -> bool:
+        arrivals = await bench.world.receiver.ask("arrivals", path="/callbacks")
+        return ours <= {message_id for message_id, status, _ in arrivals if status == "DELIVERED"}
+
+    await wait_until(are_told, seconds, f"{len(ours)} messages are reported")
 
 
 async def delays(bench: Bench, report: Report, path: str = "/callbacks") -> list[float]:

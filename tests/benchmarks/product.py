@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ import switchboard_channels
 from switchboard.channel.registry import manifests
 from switchboard.configuration import ConfigurationStore, DispatchRetentionPolicy, Webhook
 from switchboard.configuration.app import App, RateLimits
-from switchboard.configuration.credential import Credential, StaticBearer
+from switchboard.configuration.credential import Credential, StaticBearer, TelegramCredentials
 from switchboard.configuration.store import MAX_WEBHOOKS
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, WebhookId, mint
@@ -35,6 +35,7 @@ from switchboard_standalone.home import Home, Running
 #: High enough that no lane paces what a benchmark of cost sends.
 UNPACED: Final = 100_000
 SMS: Final = ChannelName("SMS")
+TELEGRAM: Final = ChannelName("TELEGRAM")
 ACCOUNT: Final = "bench"
 #: One endpoint takes what thousands share elsewhere: it is given the room they have together, so that what is measured
 #: is not how an overrun endpoint's callbacks are parked. The part `hanging` runs with the defaults.
@@ -44,6 +45,8 @@ ROOM_FOR_ONE_ENDPOINT: Final = (
     "--env", "callback-delivery:SWITCHBOARD_ENDPOINT_CONCURRENCY=1024",
 )  # fmt: skip
 _SERVICES: Final = ("ingress", "router", "channel-adapter", "callback-delivery")
+#: What is reported of a message that goes out and arrives.
+STATUSES: Final = ("QUEUED_ON_CHANNEL", "DELIVERED")
 BODY: Final = {
     "recipient": {"identified_by": {"channel_identities": [{"channel": "SMS", "identity": "%RECIPIENT%"}]}},
     "message": {"text_message": {"text": "Your parcel is at the door. Code 4711, good until six o'clock."}},
@@ -90,7 +93,11 @@ class Load(Struct, frozen=True, kw_only=True):
     rate: float | None = None
     #: Callback URLs in turn; none: the app's webhook.
     targets: Sequence[str] = ()
+    #: Where in the request the targets go; another field than the callback's address takes another kind of target.
+    target_field: str = "callback_url"
     tries: int = 1
+    #: What the request says besides, or instead.
+    fields: Mapping[str, Any] = {}
 
 
 class Void(Exception):
@@ -122,11 +129,11 @@ class Product:
     async def send(self, load: Load) -> Report:
         """Send messages, each to a recipient of its own, and return once all are answered."""
         running = self.running
-        body: dict[str, Any] = {"app_id": running.app_id, **BODY}
+        body: dict[str, Any] = {"app_id": running.app_id, **BODY, **load.fields}
         if load.targets:
-            body["callback_url"] = "%TARGET%"
+            body[load.target_field] = "%TARGET%"
         host, _, port = running.base_url.removeprefix("http://").partition(":")
-        first, self._next_recipient = self._next_recipient, self._next_recipient + load.messages
+        first = int(self.recipients(load.messages)[0])
         return await drive(
             Order(
                 host=host, port=int(port), path=f"/v1/projects/{running.project_id}/messages:send",
@@ -136,6 +143,11 @@ class Product:
             )
         )  # fmt: skip
 
+    def recipients(self, number: int) -> list[str]:
+        """So many numbers that nobody was given before."""
+        first, self._next_recipient = self._next_recipient, self._next_recipient + number
+        return [str(first + offset) for offset in range(number)]
+
     async def told(self, messages: int, path: str = "/callbacks", seconds: float = 120.0) -> None:
         """Wait until so many messages were reported DELIVERED at a path of the receiver."""
 
@@ -144,7 +156,14 @@ class Product:
 
         await wait_until(are_there, seconds, f"{messages} messages reported at {path}")
 
-    async def check(self, report: Report, paths: Sequence[str] = ("/callbacks",), *, once: bool = True) -> None:
+    async def check(
+        self,
+        report: Report,
+        paths: Sequence[str] = ("/callbacks",),
+        *,
+        once: bool = True,
+        statuses: Sequence[str] = STATUSES,
+    ) -> None:
         """Raises Void unless every message came to its recipient once and was reported, signed, in order."""
         if report.refused:
             raise Void(f"{report.refused} messages were refused")
@@ -152,15 +171,15 @@ class Product:
         for sent in report.sent:
             if submitted.get(str(sent.recipient)) != 1:
                 raise Void(f"message {sent.message_id} was submitted {submitted.get(str(sent.recipient), 0)} times")
-        statuses: dict[str, list[str]] = {}
+        reported: dict[str, list[str]] = {}
         for path in paths:
             for message_id, status, _ in await self._world.receiver.ask("arrivals", path=path):
-                statuses.setdefault(message_id, []).append(status)
+                reported.setdefault(message_id, []).append(status)
         for sent in report.sent:
-            told = statuses.get(sent.message_id, [])
+            told = reported.get(sent.message_id, [])
             # At least once and in order is what is promised; without faults it is once.
             seen = list(dict.fromkeys(told))
-            if seen != ["QUEUED_ON_CHANNEL", "DELIVERED"] or (once and len(told) != len(seen)):
+            if seen != list(statuses) or (once and len(told) != len(seen)):
                 raise Void(f"message {sent.message_id} was reported as {told}")
         faults = await self._world.receiver.ask("faults")
         if faults["unsigned"]:
@@ -183,6 +202,34 @@ class Product:
             app = await store.app(self.running.app_id)
             assert app is not None
             await store.update_app(replace(app, rate_limits=replace(app.rate_limits, outbound=messages_per_second)))
+
+    async def bots(self, number: int) -> list[AppId]:
+        """Apps like the first, each with a bot of its own beside the SMS account."""
+        async with self._store() as store:
+            app = await store.app(self.running.app_id)
+            assert app is not None
+            [webhook] = await store.webhooks(app.id)
+            apps = []
+            for place in range(number):
+                bot = Credential(
+                    channel=TELEGRAM, telegram_credentials=TelegramCredentials(token=f"{place + 1}:benchmark")
+                )
+                apps.append(replace(app, id=AppId(mint()), channel_credentials=(*app.channel_credentials, bot)))
+            for one in apps:
+                await store.insert_app(one)
+                await store.put_webhook(replace(webhook, id=WebhookId(mint()), app_id=one.id))
+        return [one.id for one in apps]
+
+    async def more_apps(self, rates: Iterable[int]) -> dict[AppId, int]:
+        """Apps like the first, without webhooks, that may send so many messages a second each."""
+        async with self._store() as store:
+            app = await store.app(self.running.app_id)
+            assert app is not None
+            apps = {AppId(mint()): rate for rate in rates}
+            for app_id, rate in apps.items():
+                limits = replace(app.rate_limits, outbound=rate)
+                await store.insert_app(replace(app, id=app_id, rate_limits=limits))
+        return apps
 
     async def prepare(self) -> None:
         """Make the app send through the lean SMSC and tell the lean receiver, and wait until it can."""

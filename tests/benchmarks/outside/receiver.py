@@ -1,7 +1,7 @@
 """A lean webhook receiver: answers 200 and keeps every event id, and of each message when which status came.
 
 A path that begins with `/hang/` is answered after so many seconds as its next part says, `/refuse` with 503, and
-traces under `/v1/` are not kept.
+traces under `/v1/` are not kept. Under `/bot` it is a Bot API that knows nobody.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ _MESSAGE: Final = re.compile(rb'"message_id": ?"([^"]+)"')
 _STATUS: Final = re.compile(rb'"status": ?"([^"]+)"')
 _TAKEN: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _REFUSED: Final = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
+_NOBODY: Final = b'{"ok":false,"error_code":400,"description":"Bad Request: chat not found"}'
+_UNKNOWN_CHAT: Final = b"HTTP/1.1 400 No\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+    len(_NOBODY), _NOBODY,
+)  # fmt: skip
 
 
 class _Seen:
@@ -60,6 +64,9 @@ class _Connection(asyncio.Protocol):
         hangs = path.startswith("/hang/")
         if hangs:
             asyncio.get_running_loop().call_later(float(path.split("/")[2]), self._answer, _TAKEN)
+        elif path.startswith("/bot"):
+            self._answer(_UNKNOWN_CHAT)
+            return
         elif path == "/refuse" or _refusing:
             _seen.refused += 1
             self._answer(_REFUSED)
