@@ -116,7 +116,7 @@ def _print(result: Result) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything, about two minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, some minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts alone")
     parser.add_argument("--pairs", type=int, default=0, help="runs of each, interleaved (5)")
     parser.add_argument("--backlog", type=int, default=0, help="messages in the large backlog (100,000)")
