@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.ids import MessageId, lowest_at, mint
+from switchboard.ids import MessageId, derive_at, lowest_at, mint
 from switchboard.records import TimerFired
 from switchboard.store.pool import Pool, open_pool
 from switchboard.store.sweeps import BodySweep, DaySweep, DueSweep
@@ -231,6 +231,35 @@ async def test_a_day_with_a_retained_content_keeps_that_message_and_its_timeline
     assert await pool.fetchval("SELECT to_regclass($1)", f"switchboard.attempts_{day}") is None
 
 
+async def test_callbacks_of_a_day_long_past_go_some_days_after_their_end_unless_they_wait_or_are_kept(
+    pool: Pool,
+) -> None:
+    long_ago = await now_of(pool) - timedelta(days=40)
+    await add_callback(pool, derive_at(long_ago, "over"), state="delivered")
+    kept = await add_callback(pool, derive_at(long_ago, "kept"), state="expired", attempts=1, body=b"{}")
+    waiting = await add_callback(pool, derive_at(long_ago, "waits"), state="waiting", body=b"{}")
+
+    await DaySweep(pool).run_once()
+    assert len(await callbacks(pool)) == 3, "their owner may look at them for some days"
+    await advance(pool, timedelta(days=8))
+    await DaySweep(pool).run_once()
+
+    assert await callbacks(pool) == {kept, waiting}
+
+
+async def test_a_day_with_a_callback_that_is_kept_keeps_no_other(pool: Pool) -> None:
+    kept = await add_callback(pool, mint(), state="delivered", body=b"{}")
+    for _ in range(5):
+        await add_callback(pool, mint(), state="delivered")
+    await advance(pool, timedelta(days=9))
+    sweep = DaySweep(pool, batch=2)
+
+    while await sweep.run_once():
+        pass
+
+    assert await callbacks(pool) == {kept}
+
+
 async def test_a_day_that_is_in_use_is_left_for_the_next_run(pool: Pool) -> None:
     old = lowest_at(await now_of(pool))
     await advance(pool, timedelta(days=9))
@@ -240,6 +269,25 @@ async def test_a_day_that_is_in_use_is_left_for_the_next_run(pool: Pool) -> None
 
         assert await DaySweep(pool).run_once() is False
         assert await days(pool) == before
+
+
+async def add_callback(pool: Pool, id: str, **columns: Any) -> str:
+    """A callback with these columns, that ended now unless it waits."""
+    now = await pool.fetchval("SELECT switchboard.now()")
+    values = {
+        "id": id, "project_id": "p", "app_id": "a", "endpoint": "endpoint:w", "webhook_id": "w", "target": "",
+        "trigger": "MESSAGE_DELIVERY", "stream": "s", "sequence": 1, "event_at": now, "recorded_at": now,
+        "expires_at": now, "finished_at": None if columns["state"] == "waiting" else now, **columns,
+    }  # fmt: skip
+    names = ", ".join(values)
+    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+    await pool.execute(f"INSERT INTO callback_events ({names}) VALUES ({places})", *values.values())
+    return id
+
+
+async def callbacks(pool: Pool) -> set[str]:
+    """The callbacks that have a row."""
+    return {row["id"] for row in await pool.fetch("SELECT id FROM callback_events")}
 
 
 async def nothing_settled() -> None:

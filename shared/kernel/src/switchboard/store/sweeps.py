@@ -191,7 +191,8 @@ class DaySweep:
     """Makes the partitions of the coming days and drops those of days nobody needs any more.
 
     A day older than `DAYS_BACK` goes once all its messages are final and their contents purged. While some of them
-    are retained for longer, the rows of the others are deleted.
+    are retained for longer, the rows of the others are deleted; so are callbacks about messages that had no day any
+    more when they were told of, `DAYS_BACK` after they ended.
     """
 
     every_seconds = 600.0
@@ -209,8 +210,10 @@ class DaySweep:
                     return False
                 today = _midnight(await _database_now(connection))
                 await self._make(connection, today)
-                held = await self._drop(connection, today - timedelta(days=DAYS_BACK))
-            return await self._delete_from(held, today - timedelta(days=DAYS_BACK))
+                oldest = today - timedelta(days=DAYS_BACK)
+                held = await self._drop(connection, oldest)
+            more = await self._delete_callbacks(oldest)
+            return (held and await self._delete_messages(oldest)) or more
         except asyncpg.LockNotAvailableError:
             log.info("days_are_in_use")
             return False
@@ -241,10 +244,8 @@ class DaySweep:
             _days_dropped.inc()
         return stays
 
-    async def _delete_from(self, held: bool, oldest: datetime) -> bool:
+    async def _delete_messages(self, oldest: datetime) -> bool:
         """Delete content-free messages of held days, with their timelines."""
-        if not held:
-            return False
         async with self._pool.acquire() as connection:
             status = await connection.execute(
                 "WITH gone AS MATERIALIZED (SELECT id FROM switchboard.messages WHERE id < $1 AND final"
@@ -252,6 +253,19 @@ class DaySweep:
                 " told AS (DELETE FROM switchboard.timeline USING gone WHERE message_id = gone.id)"
                 " DELETE FROM switchboard.messages AS message USING gone WHERE message.id = gone.id",
                 lowest_at(oldest),
+            )
+        return _count(status) == self._batch
+
+    async def _delete_callbacks(self, oldest: datetime) -> bool:
+        """Delete content-free callbacks of held days, and of none."""
+        async with self._pool.acquire() as connection:
+            status = await connection.execute(
+                "WITH gone AS MATERIALIZED (SELECT id FROM switchboard.callback_events WHERE id < $1"
+                " AND state <> 'waiting' AND body IS NULL AND finished_at < $2 ORDER BY id"
+                f" LIMIT {self._batch} FOR UPDATE SKIP LOCKED)"
+                " DELETE FROM switchboard.callback_events AS event USING gone WHERE event.id = gone.id",
+                lowest_at(oldest),
+                oldest,
             )
         return _count(status) == self._batch
 
