@@ -22,7 +22,7 @@ from switchboard.records import DeliverCallback
 from switchboard.store.pool import Pool, open_pool
 from switchboard.topics import CALLBACKS
 from switchboard.trigger import Trigger
-from switchboard_callback_delivery.compose import KNOWN_ERRORS, Machine, on_dead_letter
+from switchboard_callback_delivery.compose import KNOWN_ERRORS, Machine
 from switchboard_callback_delivery.metrics import DeliveryMetrics
 from switchboard_callback_delivery.settings import DeliverySettings
 
@@ -184,7 +184,7 @@ class Running:
             group=f"{bus.topic_prefix}callback-delivery",
             handle=InSlots(self.machine.delivery, slots=settings.slots),
             producer=producer,
-            on_dead_letter=on_dead_letter,
+            on_dead_letter=self.machine.on_dead_letter,
             known=KNOWN_ERRORS,
         )
         await self._consumer.start()

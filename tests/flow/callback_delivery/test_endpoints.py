@@ -13,7 +13,7 @@ from tests.flow.callback_delivery.receiver import Answer, Got, Receiver
 from switchboard.bus import Outgoing
 from switchboard.configuration import ClientCredentials, TargetType
 from switchboard.configuration.types import TokenRequestType
-from switchboard.ids import MessageId
+from switchboard.ids import MessageId, mint
 from switchboard.store import timeline
 from switchboard.testing import wait_until
 from switchboard.timeline import Kind
@@ -154,7 +154,7 @@ async def test_a_body_is_kept_as_long_as_the_app_keeps_messages(world: World, re
     assert (await world.rows())[0]["body"] is None
 
 
-async def test_broken_records_are_dead_letters_and_hold_up_nobody(world: World, receiver: Receiver) -> None:
+async def test_a_dead_letter_is_listed_for_its_owner_and_holds_up_nobody(world: World, receiver: Receiver) -> None:
     webhook = world.apps.add(receiver.url())
     await world.run()
     topic, headers = CALLBACKS.name(world.prefix), {"type": b"DeliverCallback"}
@@ -162,9 +162,29 @@ async def test_broken_records_are_dead_letters_and_hold_up_nobody(world: World, 
 
     await (await world.producer()).publish([Outgoing(topic, b"k", b"{", headers)])
     await world.publish(nowhere, callback(webhook))
+    await wait_until(lambda: world.states(state="delivered"))
+    await wait_until(lambda: world.states(state="ended"))
+
+    (row,) = await world.rows(id=nowhere.callback_id)
+    assert (row["attempts"], row["last_error"]) == (0, "the callback URL names no server that can be reached by HTTP")
+    assert row["body"] == bytes(nowhere.body), "its owner may have it delivered again"
+    assert row["body_until"] - row["finished_at"] == timedelta(days=1), "though the app keeps nothing"
+    assert len(receiver.got) == 1
+
+
+async def test_a_dead_letter_that_no_table_can_hold_ends_nothing(world: World, receiver: Receiver) -> None:
+    webhook = world.apps.add(receiver.url())
+    await world.run()
+    topic = CALLBACKS.name(world.prefix)
+    orders = [callback(webhook, stream=mint()[:25] + "\x00"), callback(webhook)]
+
+    # Under one key: the second is not looked at before the first is buried.
+    await (await world.producer()).publish(
+        [Outgoing(topic, b"one", CALLBACKS.encode(order), CALLBACKS.headers(order)) for order in orders]
+    )
 
     await wait_until(lambda: world.states(state="delivered"))
-    assert len(receiver.got) == 1
+    assert [got.event_id for got in receiver.got] == [orders[1].callback_id]
 
 
 async def test_every_try_stands_in_the_timeline_of_its_message(world: World, receiver: Receiver) -> None:

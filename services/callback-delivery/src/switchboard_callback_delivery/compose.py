@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-import structlog
 from prometheus_client import REGISTRY
 
 from switchboard.assembly import bus_settings, configured, consuming, key_ring, producing
-from switchboard.bus import Consumer, DeadLetterCause, InSlots, KnownErrors, Producer, Record
+from switchboard.bus import Consumer, InSlots, KnownErrors, Producer
 from switchboard.http.address import parse_networks
 from switchboard.http.client import HttpClient
 from switchboard.http.guarded import GuardedHttpClient
 from switchboard.runtime import Runtime
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard.topics import CALLBACKS, BrokenRecord, UnknownRecord
+from switchboard_callback_delivery.dead_letters import OnDeadLetter
 from switchboard_callback_delivery.delivery import SLOW_SECONDS, Delivery
 from switchboard_callback_delivery.destination import Apps
 from switchboard_callback_delivery.drainer import Drainer
@@ -29,8 +29,6 @@ from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
 from switchboard_callback_delivery.settings import DeliverySettings
 from switchboard_callback_delivery.token import Tokens
-
-log = structlog.get_logger()
 
 GROUP: Final = "callback-delivery"
 #: How long tries under way may take at the end: as long as one may take, and a little.
@@ -106,6 +104,7 @@ class Machine:
             slow_seconds=slow_seconds,
         )
         self.recorder.on_due = self.drainer.wake
+        self.on_dead_letter = OnDeadLetter(pool, apps)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,7 +131,7 @@ class Machine:
             group=f"{settings.topic_prefix}{GROUP}",
             handle=InSlots(self.delivery, slots=settings.slots),
             producer=producer,
-            on_dead_letter=on_dead_letter,
+            on_dead_letter=self.on_dead_letter,
             known=KNOWN_ERRORS,
         )
 
@@ -140,8 +139,3 @@ class Machine:
 KNOWN_ERRORS: Final = KnownErrors(
     transient=TRANSIENT_ERRORS, permanent=(BrokenRecord,), unknown_record_type=(UnknownRecord,)
 )
-
-
-async def on_dead_letter(record: Record, cause: DeadLetterCause) -> None:
-    """A callback that cannot be processed has no row to end: the dead letter is its entry in the list."""
-    log.error("dead letter", topic=record.topic, offset=record.offset, error=cause.error)

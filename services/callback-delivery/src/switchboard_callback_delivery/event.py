@@ -72,13 +72,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
     granted_at: datetime | None = None
 
 
-def event_of(record: DeliverCallback) -> Event:
-    """The event that a record orders. Raises ValueError if it names no endpoint."""
+def event_of(record: DeliverCallback, endpoint: LaneId | None = None) -> Event:
+    """The event that a record orders, for the endpoint it names unless told. Raises ValueError if it names none."""
     return Event(
         id=record.callback_id,
         project_id=record.project_id,
         app_id=record.app_id,
-        endpoint=lane_of(record.app_id, record.webhook_id, record.target),
+        endpoint=endpoint or lane_of(record.app_id, record.webhook_id, record.target),
         webhook_id=record.webhook_id,
         target=record.target,
         trigger=record.trigger,
