@@ -12,7 +12,7 @@ from switchboard_callback_delivery.event import Event, Outcome
 _OF_MESSAGES: Final = frozenset(
     {
         Trigger.MESSAGE_DELIVERY, Trigger.MESSAGE_SUBMIT, Trigger.MESSAGE_INBOUND, Trigger.EVENT_DELIVERY,
-        Trigger.EVENT_INBOUND, Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION,
+        Trigger.EVENT_INBOUND, Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION, Trigger.RECORD_NOTIFICATION,
     }
 )  # fmt: skip
 #: Older messages may have no partition of the timeline any more.

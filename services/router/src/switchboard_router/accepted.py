@@ -41,6 +41,7 @@ from switchboard_router.people import (
     tell_beginnings,
 )
 from switchboard_router.reading import decode_all
+from switchboard_router.recording import tell_stored_messages
 from switchboard_router.replay import replay
 
 #: The cause of everything that planning a message led to.
@@ -78,7 +79,7 @@ class OnAccepted:
             messages = [record for record in accepted if isinstance(record, MessageAccepted)]
             outputs = await self._plan_all(messages) if messages else []
             crash_point("router.after_commit")
-            await self._tell_beginnings(outputs)
+            await self._tell_of_rows(outputs)
             await publish(self._context, outputs)
             if others:
                 await carry_on(self._context, others)
@@ -121,8 +122,9 @@ class OnAccepted:
                 self._context, connection, pacing, lanes, new, now, looks=None, writes=writes
             )  # fmt: skip
 
-    async def _tell_beginnings(self, outputs: Sequence[Output]) -> None:
+    async def _tell_of_rows(self, outputs: Sequence[Output]) -> None:
         told = await tell_beginnings(self._context, [begun for output in outputs for begun in _begun(output.message)])
+        told += await tell_stored_messages(self._context, [output.message for output in outputs])
         if told:
             await self._context.producer.publish(told)
 

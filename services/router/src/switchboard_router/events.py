@@ -31,6 +31,7 @@ from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Beginning, tell_beginnings
 from switchboard_router.persons import Person, find_people
+from switchboard_router.recording import tell_stored_events
 
 #: How long an adapter has to take an event.
 TAKE_SECONDS: Final = 30
@@ -57,6 +58,7 @@ async def plan(
     await store.insert(connection, new)
     known |= {event.id: event for event in new}
     outgoing = await tell_beginnings(context, [_beginning(known[record.event_id], record) for record in records])
+    outgoing += await tell_stored_events(context, [known[record.event_id] for record in records])
     for record in records:
         outgoing += await _follow(context, known[record.event_id], apps.get(record.app_id))
     return outgoing

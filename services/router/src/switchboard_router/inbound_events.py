@@ -20,6 +20,7 @@ from switchboard.store.pool import Connection
 from switchboard.trigger import Trigger
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Arrival, Beginning, Met, meet, tell_beginnings
+from switchboard_router.recording import tell_stored_events
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -44,6 +45,7 @@ async def keep(
     kept |= {event.id: event for event in new}
     told = [(record, kept[record.event_id]) for record in records if kept[record.event_id].body is not None]
     outgoing = await tell_beginnings(context, [_beginning(event) for _, event in told])
+    outgoing += await tell_stored_events(context, [event for _, event in told])
     for record, event in told:
         outgoing += await _callbacks(context, record, event)
     return outgoing

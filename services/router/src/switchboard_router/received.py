@@ -22,6 +22,7 @@ from switchboard.trigger import Trigger
 from switchboard_router import answering, consent
 from switchboard_router.context import RouterContext
 from switchboard_router.people import Arrival, Beginning, Met, meet, tell_beginnings
+from switchboard_router.recording import Stored, tell_stored
 
 
 async def keep_messages(
@@ -48,10 +49,12 @@ async def keep_messages(
         before = seen.get(record.message_id)
         if before is not None and before.message is not None:
             as_kept = replace(record, message=before.message)
+            until = body_until(apps[record.app_id], before.mode, record.accepted_at)
             told[record.message_id] = Inbound(
-                as_kept, before.mode, before.envelope, None, before.contact_id, before.conversation_id
+                as_kept, before.mode, before.envelope, until, before.contact_id, before.conversation_id
             )
     outgoing = await tell_beginnings(context, [_beginning(item) for item in told.values()])
+    outgoing += await tell_stored(context, [_stored(item) for item in told.values() if item.body_until is not None])
     for item in told.values():
         outgoing += await _callbacks(context, item)
     wanted = [record for record in records if record.message_id in told]
@@ -89,6 +92,21 @@ def _beginning(item: Inbound) -> Beginning:
         contact_id=item.contact_id,
         makes_contact=item.envelope.makes_contact,
         starts_conversation=item.envelope.starts_conversation,
+    )
+
+
+def _stored(item: Inbound) -> Stored:
+    record = item.record
+    return Stored(
+        record.message_id,
+        record.project_id,
+        record.app_id,
+        item.mode,
+        record.accepted_at,
+        record.identity,
+        item.envelope.correlation_id,
+        item.contact_id or "",
+        item.conversation_id or "",
     )
 
 

@@ -123,7 +123,8 @@ async def _point_webhook(store: ConfigurationStore, development: Development, ta
             app_id=development.app_id,
             project_id=development.project_id,
             target=target,
-            triggers=tuple(Trigger),
+            # All that says something: a message's record comes with the message.
+            triggers=tuple(trigger for trigger in Trigger if trigger is not Trigger.RECORD_NOTIFICATION),
             secrets=(development.webhook_secret,),
         )
     elif webhook.target == target or not webhook.target.endswith(f"/receiver/{RECEIVER}"):
