@@ -184,6 +184,156 @@ def test_a_body_is_the_reference_example(build: Callable[[], bytes]) -> None:
     assert build().decode() == compact_sample(build.__name__).decode()
 
 
+IDENTITY = '{"channel":"SMS","identity":"46701230001","app_id":""}'
+CONTACT_TOLD = (
+    f'{{"id":"{CONTACT}","channel_identities":[{IDENTITY}],"channel_priority":["SMS"],"display_name":"Unknown",'
+    '"email":"","external_id":"","metadata":"","language":"UNSPECIFIED"}'
+)
+CONVERSATION_TOLD = (
+    f'{{"id":"{CONVERSATION}","app_id":"{APP}","contact_id":"{CONTACT}","last_received":"1970-01-01T00:00:00Z",'
+    '"active_channel":"CHANNEL_UNSPECIFIED","active":true,"metadata":"","metadata_json":null,"correlation_id":""}'
+)
+a_contact = Contact(ContactId(CONTACT), (SMS,), (SMS.channel,), "Unknown")
+a_conversation = bodies.ConversationNotification(
+    conversation=Conversation(ConversationId(CONVERSATION), AppId(APP), ContactId(CONTACT))
+)
+
+#: What the reference shows as a payload alone: the trigger, what we say, and the bytes between the envelope's fields.
+PAYLOAD_EXAMPLES: list[tuple[Trigger, Payload, str]] = [
+    (
+        Trigger.CONVERSATION_STOP,
+        a_conversation,
+        f'"conversation_stop_notification":{{"conversation":{CONVERSATION_TOLD}}}',
+    ),
+    (
+        Trigger.CONVERSATION_DELETE,
+        a_conversation,
+        f'"conversation_delete_notification":{{"conversation":{CONVERSATION_TOLD}}}',
+    ),
+    (
+        Trigger.CONTACT_UPDATE,
+        bodies.ContactNotification(contact=a_contact),
+        f'"contact_update_notification":{{"contact":{CONTACT_TOLD}}}',
+    ),
+    (
+        Trigger.CONTACT_DELETE,
+        bodies.ContactNotification(contact=a_contact),
+        f'"contact_delete_notification":{{"contact":{CONTACT_TOLD}}}',
+    ),
+    (
+        Trigger.CONTACT_MERGE,
+        bodies.ContactMerge(preserved_contact=a_contact, deleted_contact=a_contact),
+        f'"contact_merge_notification":{{"preserved_contact":{CONTACT_TOLD},"deleted_contact":{CONTACT_TOLD}}}',
+    ),
+    (
+        Trigger.UNSUPPORTED,
+        bodies.UnsupportedCallback(
+            channel=ChannelName("MESSENGER"),
+            payload='{"raw":"…"}',
+            processing_mode=MODE,
+            id="01K08F88QJZ3DJ8FSSZ5AWSH8V",
+            contact_id=CONTACT,
+            conversation_id=CONVERSATION,
+            channel_identity=SMS,
+        ),
+        '"unsupported_callback":{"channel":"MESSENGER","payload":"{\\"raw\\":\\"…\\"}","processing_mode":"CONVERSATION",'
+        f'"id":"01K08F88QJZ3DJ8FSSZ5AWSH8V","contact_id":"{CONTACT}","conversation_id":"{CONVERSATION}",'
+        f'"channel_identity":{IDENTITY}}}',
+    ),
+    (
+        Trigger.OPT_IN,
+        bodies.ConsentNotification(
+            request_id="ask-1",
+            channel=SMS.channel,
+            identity=SMS.identity,
+            status=bodies.ConsentStatus.OPT_IN_FAILED,
+            error_details=bodies.ErrorDetails(description="no"),
+            processing_mode=ProcessingMode.DISPATCH,
+        ),
+        '"opt_in_notification":{"request_id":"ask-1","contact_id":"","channel":"SMS","identity":"46701230001",'
+        '"status":"OPT_IN_FAILED","error_details":{"description":"no"},"processing_mode":"DISPATCH"}',
+    ),
+    (
+        Trigger.OPT_OUT,
+        bodies.ConsentNotification(
+            request_id="ask-1",
+            contact_id=CONTACT,
+            channel=SMS.channel,
+            identity=SMS.identity,
+            status=bodies.ConsentStatus.OPT_OUT_SUCCEEDED,
+            processing_mode=MODE,
+        ),
+        f'"opt_out_notification":{{"request_id":"ask-1","contact_id":"{CONTACT}","channel":"SMS",'
+        '"identity":"46701230001","status":"OPT_OUT_SUCCEEDED","processing_mode":"CONVERSATION"}',
+    ),
+    (
+        Trigger.CHANNEL_EVENT,
+        bodies.ChannelEventNotification(
+            channel_event=bodies.ChannelEvent(
+                channel=ChannelName("WHATSAPP"),
+                event_type="WHATS_APP_QUALITY_RATING_CHANGED",
+                additional_data=msgspec.Raw(b'{ "quality_rating": "MEDIUM" }'),
+            )
+        ),
+        '"channel_event_notification":{"channel_event":{"channel":"WHATSAPP",'
+        '"event_type":"WHATS_APP_QUALITY_RATING_CHANGED","additional_data":{"quality_rating":"MEDIUM"}}}',
+    ),
+    (
+        Trigger.RECORD_NOTIFICATION,
+        bodies.RecordNotification(
+            entity_id=MESSAGE,
+            record_status=bodies.RecordStatus.EVENT_RECORD_STORED,
+            processing_mode=MODE,
+            channel_identity=SMS,
+            contact_id=CONTACT,
+            conversation_id=CONVERSATION,
+            reason=Reason(ReasonCode.UNKNOWN, "why"),
+        ),
+        f'"record_notification":{{"entity_id":"{MESSAGE}","record_status":"EVENT_RECORD_STORED",'
+        f'"processing_mode":"CONVERSATION","channel_identity":{IDENTITY},"contact_id":"{CONTACT}",'
+        f'"conversation_id":"{CONVERSATION}","reason":{{"code":"UNKNOWN","description":"why",'
+        '"sub_code":"UNSPECIFIED_SUB_CODE","channel_code":""}}',
+    ),
+    (
+        Trigger.BATCH_STATUS_UPDATE,
+        bodies.BatchStatusUpdate(
+            batch_id="01K09G3R1JQY77ZXYYK596NGYA",
+            batch_status="BATCH_STATUS_PROCESSED",
+            additional_data=bodies.BatchAdditionalData(
+                message_batch_data=bodies.MessageBatchData(send_after="2025-07-16T12:00:00.000Z")
+            ),
+        ),
+        '"batch_status_update_notification":{"batch_id":"01K09G3R1JQY77ZXYYK596NGYA",'
+        '"batch_status":"BATCH_STATUS_PROCESSED","batch_type":"BATCH_TYPE_MESSAGES","additional_data":'
+        '{"message_batch_data":{"send_after":"2025-07-16T12:00:00.000Z","batch_metadata":{}}}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("trigger", "payload", "told"), PAYLOAD_EXAMPLES, ids=lambda value: str(value)[:24])
+def test_a_payload_is_spelled_as_the_reference_shows_it(trigger: Trigger, payload: Payload, told: str) -> None:
+    moment = "2025-07-16T12:00:00.000Z"
+
+    assert whole(trigger, payload, "12:00:00").decode() == (
+        f'{{"app_id":"{APP}","project_id":"{PROJECT}","accepted_time":"{moment}","event_time":"{moment}",'
+        f'{told},"message_metadata":"","correlation_id":""}}'
+    )
+
+
+def test_a_redacted_message_is_an_inbound_message_under_its_own_key() -> None:
+    inbound = msgspec.json.decode(message_inbound(), type=BODIES[Trigger.MESSAGE_INBOUND])
+    redacted = whole(Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION, inbound.message, "12:00:00")  # type: ignore[attr-defined]
+
+    assert b',"message_redaction":{"id":"01K06NCCCGTQM83XSSSS6YS3C4","direction":"TO_APP",' in redacted
+
+
+def test_every_trigger_of_the_contract_has_an_example() -> None:
+    samples = {name.stem.upper() for name in SAMPLES.iterdir()} | {trigger.value for trigger, _, _ in PAYLOAD_EXAMPLES}
+    redaction, own = Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION, ("ENDPOINT_SUSPENDED", "WEBHOOK_TEST")
+
+    assert {trigger.value for trigger in Trigger} - samples == {"SMART_CONVERSATIONS", redaction.value, *own}
+
+
 def test_the_smart_conversation_example_fits_its_type() -> None:
     sample = compact_sample("smart_conversation")
     typed = msgspec.json.decode(sample, type=BODIES[Trigger.SMART_CONVERSATION])
@@ -274,3 +424,14 @@ def test_the_official_client_parses_what_is_posted(build: Callable[[], bytes]) -
 
     assert (event.app_id, event.project_id, event.correlation_id) == (APP, PROJECT, "corr-5521")
     assert type(event).__name__ != "ConversationSinchEventBase"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [build() for build in BUILDERS[3:]] + [whole(trigger, said, "12:00:00") for trigger, said, _ in PAYLOAD_EXAMPLES],
+)
+def test_the_official_client_takes_the_envelope_of_payloads_it_has_no_type_for(told: bytes) -> None:
+    event = ConversationSinchEvent().parse_event(told)
+
+    assert event.project_id == PROJECT
+    assert event.event_time is not None
