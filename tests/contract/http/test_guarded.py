@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import cast
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.contract.http.certificate import certificate
 
 from switchboard.http.address import IpAddress, is_allowed, parse_networks
 from switchboard.http.client import HttpAnswer, NoAnswer, NotSent
@@ -326,6 +324,26 @@ async def test_a_server_that_hangs_is_given_up() -> None:
         await read(timeout_seconds=0.2)
 
 
+async def test_a_server_that_takes_no_connection_is_given_up_before_the_whole_deadline() -> None:
+    with socket.socket() as full, ExitStack() as others:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            waiting = others.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        async with guarded(allowed=LOOPBACK, connect_timeout_seconds=0.3, timeout_seconds=30.0) as client:
+            with pytest.raises(NotSent, match="no connection"):
+                await client.request("POST", f"http://127.0.0.1:{full.getsockname()[1]}/", body=b"x")
+
+
+def test_unless_told_otherwise_3_s_to_connect_10_s_for_all_and_4_kb_are_the_bounds() -> None:
+    client = GuardedHttpClient()
+
+    assert (client._connect_timeout, client._timeout_seconds) == (timedelta(seconds=3), 10)
+    assert client._answer_limit_bytes == 4096
+
+
 async def test_a_server_that_drips_is_given_up_although_its_status_was_2xx() -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -355,31 +373,6 @@ async def test_clients_beyond_the_bound_are_closed_and_made_anew(names: NameServ
         for number in (1, 2, 3, 1):
             assert (await client.request("GET", f"http://h{number}.example:{port}/")).status == 200
         assert len(client._clients) == 2
-
-
-def certificate(folder: Path, name: str, *, days: int = 1) -> tuple[Path, bytes]:
-    """A self-signed certificate: file of both for a server, and PEM to trust."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    begin = datetime.now(UTC) - timedelta(days=10)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(datetime.now(UTC) + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    file = folder / f"{name}{days}.pem"
-    file.write_bytes(
-        pem
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return file, pem
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from tests.contract.http.certificate import certificate
 from tests.flow.callback_delivery.conftest import World, callback
 from tests.flow.callback_delivery.receiver import Answer, Got, Receiver
 from tests.flow.callback_delivery.test_process import Service, all_delivered, check, configure, stories
@@ -68,16 +72,23 @@ async def test_what_a_frozen_process_was_at_is_delivered_by_another_and_its_late
         ("is rubbish", 0, ""),
         ("is huge", 500, "answered 500"),
         ("hangs up", 0, ""),
+        ("floods headers", 0, ""),
+        ("is a bomb", 500, "answered 500"),
+        ("shows an expired certificate", 0, "no connection"),
+        ("shows another's certificate", 0, "no connection"),
     ],
 )
 async def test_an_answer_that_is_none_is_a_failed_try_and_holds_up_nobody(
-    world: World, receiver: Receiver, kind: str, status: int, error: str
+    world: World, receiver: Receiver, tmp_path: Path, kind: str, status: int, error: str
 ) -> None:
-    server = await asyncio.start_server(_misbehaviour(kind), "127.0.0.1", 0)
+    tls, trusted = _identity(kind, tmp_path)
+    server = await asyncio.start_server(_misbehaviour(kind), "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
-    bad = world.apps.add(f"http://127.0.0.1:{port}/hook")
+    bad = world.apps.add(f"{'https' if tls else 'http'}://localhost:{port}/hook")
     good = world.apps.add(receiver.url())
-    client = GuardedHttpClient(allowed=parse_networks("127.0.0.0/8"), timeout_seconds=1.0)
+    client = GuardedHttpClient(
+        allowed=parse_networks("127.0.0.0/8"), timeout_seconds=1.0, trusted_certificates_pem=trusted
+    )
     await world.run(client=client)
 
     await world.publish(callback(bad), *(callback(good) for _ in range(5)))
@@ -90,6 +101,17 @@ async def test_an_answer_that_is_none_is_a_failed_try_and_holds_up_nobody(
     assert len(row["last_answer"]) <= 1024
     assert len(receiver.taken) == 5
     server.close()
+
+
+def _identity(kind: str, folder: Path) -> tuple[ssl.SSLContext | None, bytes]:
+    """The certificate that the endpoint shows, and what is trusted."""
+    if "certificate" not in kind:
+        return None, b""
+    is_expired = "expired" in kind
+    file, pem = certificate(folder, "localhost" if is_expired else "another.example", days=-1 if is_expired else 1)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    return tls, pem
 
 
 def _misbehaviour(kind: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
@@ -114,6 +136,14 @@ def _misbehaviour(kind: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWr
                     for _ in range(64):
                         writer.write(b"x" * 65_536)
                         await writer.drain()
+                case "floods headers":
+                    writer.write(b"HTTP/1.1 200 OK\r\n")
+                    for number in range(5000):
+                        writer.write(b"x-%d: %s\r\n" % (number, b"y" * 1000))
+                case "is a bomb":
+                    bomb = gzip.compress(b"\0" * 10_000_000)
+                    writer.write(b"HTTP/1.1 500 X\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(bomb))
+                    writer.write(bomb)
                 case _:
                     pass  # it hangs up
             await writer.drain()
