@@ -322,7 +322,7 @@ def test_a_payload_is_spelled_as_the_reference_shows_it(trigger: Trigger, payloa
 
 def test_a_redacted_message_is_an_inbound_message_under_its_own_key() -> None:
     inbound = msgspec.json.decode(message_inbound(), type=BODIES[Trigger.MESSAGE_INBOUND])
-    redacted = whole(Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION, inbound.message, "12:00:00")  # type: ignore[attr-defined]
+    redacted = whole(Trigger.MESSAGE_INBOUND_SMART_CONVERSATION_REDACTION, inbound.message, "12:00:00")
 
     assert b',"message_redaction":{"id":"01K06NCCCGTQM83XSSSS6YS3C4","direction":"TO_APP",' in redacted
 

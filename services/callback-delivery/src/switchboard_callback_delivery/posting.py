@@ -34,9 +34,11 @@ class Poster:
         unix_now = self._unix_clock()
         # Receivers compare it with their own clock, so it is the real one and not the one that tests move.
         told = headers(this, event.body, destination.secrets_at(unix_now), int(unix_now))
+        token = ""
         try:
             if destination.credentials is not None:
-                told["authorization"] = "Bearer " + await self._tokens.token(destination.credentials)
+                token = await self._tokens.token(destination.credentials)
+                told["authorization"] = f"Bearer {token}"
             answer = await self._client.request("POST", destination.url, body=event.body, headers=told)
         except (TokenError, HttpError) as error:
             return Outcome(
@@ -48,7 +50,7 @@ class Poster:
                 per_second=destination.per_second,
             )
         if answer.status == 401 and destination.credentials is not None:
-            self._tokens.forget(destination.credentials)
+            self._tokens.forget(destination.credentials, token)
         return self._answered(event, destination, lease, answer)
 
     def _answered(self, event: Event, destination: Destination, lease: Lease | None, answer: HttpAnswer) -> Outcome:

@@ -49,9 +49,11 @@ class Tokens:
             asking.add_done_callback(lambda _: self._asking.pop(credentials, None))
         return await asyncio.shield(asking)
 
-    def forget(self, credentials: ClientCredentials) -> None:
-        """The token was refused: the next try asks for a new one."""
-        self._kept.pop(credentials, None)
+    def forget(self, credentials: ClientCredentials, refused: str) -> None:
+        """This token was refused: the next try asks for a new one, unless somebody has one already."""
+        kept = self._kept.get(credentials)
+        if kept is not None and kept[1] == refused:
+            del self._kept[credentials]
 
     async def _ask(self, credentials: ClientCredentials) -> str:
         body, headers = token_request(credentials)
