@@ -26,6 +26,7 @@ from switchboard.store.callbacks import (
     OrderState,
     callbacks,
     cancel,
+    dismiss_waiting,
     endpoints,
     order,
     place,
@@ -254,6 +255,23 @@ async def test_dismissing_all_that_waits_leaves_no_stream_and_a_try_under_way_wi
 
     assert end.done == 3
     assert await world.states(stream=stream) == ["dismissed"] * 3
+    assert await world.pool.fetchval("SELECT waiting FROM switchboard.lanes") == 0
+
+
+async def test_what_waits_for_a_deleted_webhook_is_given_up_though_its_gate_is_closed(
+    world: World, receiver: Receiver
+) -> None:
+    webhook = world.apps.add(receiver.url())
+    receiver.behave = lambda got: Answer(500)
+    await world.run()
+    await world.publish(*(callback(webhook) for _ in range(20)))
+    await wait_until(lambda: world.pool.fetchval("SELECT count(*) = 20 FROM switchboard.callback_events"))
+    await wait_until(lambda: world.pool.fetchval("SELECT gate = 'closed' FROM switchboard.lanes"))
+    world.apps.hooks[webhook.app_id] = ()
+
+    await finished(world, await dismiss_waiting(world.pool, webhook.project_id, webhook.app_id, webhook.id))
+
+    assert set(await world.states()) == {"dismissed"}
     assert await world.pool.fetchval("SELECT waiting FROM switchboard.lanes") == 0
 
 

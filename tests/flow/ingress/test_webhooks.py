@@ -7,6 +7,8 @@ from tests.flow.ingress.conftest import OTHER_PROJECT, Client, make_app
 
 from switchboard.configuration import App, ConfigurationStore, Webhook
 from switchboard.ids import WebhookId, is_ulid, mint
+from switchboard.store.callbacks import CallbackState, OrderKind, orders
+from switchboard.store.pool import Pool
 from switchboard.trigger import Trigger
 
 
@@ -39,6 +41,19 @@ async def test_a_webhook_is_made_read_listed_and_deleted(call: Client, app: App)
     assert (deleted.status, deleted.json) == (200, {})
     for method in ("GET", "PATCH", "DELETE"):
         assert (await call(method, path)).status == 404
+
+
+@pytest.mark.parametrize("whole_app", [False, True])
+async def test_what_waits_for_a_deleted_webhook_is_given_up(
+    call: Client, app: App, pool: Pool, whole_app: bool
+) -> None:
+    made = await call("POST", "/webhooks", a_create(app))
+
+    await call("DELETE", f"/apps/{app.id}" if whole_app else f"/webhooks/{made.json['id']}")
+
+    [order] = await orders(pool, app.id)
+    assert (order.kind, order.states) == (OrderKind.DISMISS, (CallbackState.WAITING,))
+    assert order.webhook_id == ("" if whole_app else made.json["id"])
 
 
 async def test_client_credentials_come_back_without_what_was_not_given(call: Client, app: App) -> None:

@@ -11,6 +11,7 @@ from switchboard.configuration.credential import CredentialState, CredentialStat
 from switchboard.identity import ChannelName
 from switchboard.ids import AppId, ProjectId, mint
 from switchboard.records import ProcessingMode
+from switchboard.store import callbacks
 from switchboard_ingress.body import Body
 from switchboard_ingress.checks import check_app
 from switchboard_ingress.errors import BadRequest, NotFound
@@ -75,10 +76,11 @@ class Apps:
         return await self._view(app)
 
     async def delete(self, project_id: ProjectId, app_id: str) -> None:
-        """Delete an app with its webhooks. Raises NotFound."""
+        """Delete an app with its webhooks, and give up what waits for them. Raises NotFound."""
         app = await self.find(project_id, app_id)
         if not await self._store.delete_app(app.id):
             raise _no_such_app()
+        await callbacks.dismiss_waiting(self._store.pool, project_id, app.id)
 
     async def find(self, project_id: ProjectId, app_id: str) -> App:
         """An app of the project as it is stored now. Raises NotFound."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from switchboard.configuration import ConfigurationStore, Conflict, Webhook
 from switchboard.ids import AppId, ProjectId, WebhookId, mint, random_token
+from switchboard.store import callbacks
 from switchboard.validation import Violation
 from switchboard_ingress.apps import Apps
 from switchboard_ingress.body import Body
@@ -81,10 +82,12 @@ class Webhooks:
         return {"webhook": _view(changed), "previous_secret_until": changed.rotation_until}
 
     async def delete(self, project_id: ProjectId, webhook_id: str) -> None:
-        """Delete a webhook. Raises NotFound."""
+        """Delete a webhook, and give up what waits for it. Raises NotFound."""
         webhook = await self.find(project_id, webhook_id)
         if not await self._store.delete_webhook(webhook.id):
             raise _no_such_webhook()
+        # Its lane would come to each at its own time: behind a closed gate at the next probe.
+        await callbacks.dismiss_waiting(self._store.pool, project_id, webhook.app_id, webhook.id)
 
     async def _put(
         self,

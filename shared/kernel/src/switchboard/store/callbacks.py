@@ -288,6 +288,19 @@ async def redeliver(pool: Pool, found: Callback) -> CallbackOrder:
     )
 
 
+async def dismiss_waiting(pool: Pool, project_id: str, app_id: str, webhook_id: str = "") -> CallbackOrder:
+    """Order that what waits for a webhook, or for a whole app, be given up: nobody wants it any more."""
+    wish = CallbackOrder(
+        id=mint(),
+        project_id=project_id,
+        app_id=app_id,
+        kind=OrderKind.DISMISS,
+        webhook_id=webhook_id,
+        states=(CallbackState.WAITING,),
+    )
+    return await place(pool, wish)
+
+
 async def order(pool: Pool, project_id: str, order_id: str) -> CallbackOrder | None:
     """One order of a project."""
     row = await pool.fetchrow(
