@@ -19,6 +19,7 @@ lanes = typer.Typer(no_args_is_help=True, help="Waiting lines of apps, provider 
 unknowns = typer.Typer(no_args_is_help=True, help="Attempts of which nobody knows what became.")
 callbacks = typer.Typer(no_args_is_help=True, help="Callbacks: what became of them, and send them again.")
 endpoints = typer.Typer(no_args_is_help=True, help="Endpoints of apps: how they are.")
+dead_letters = typer.Typer(no_args_is_help=True, help="Records that no handler could process.")
 app.add_typer(apps, name="app")
 app.add_typer(account, name="account")
 app.add_typer(number, name="number")
@@ -26,6 +27,7 @@ app.add_typer(lanes, name="lanes")
 app.add_typer(unknowns, name="unknowns")
 app.add_typer(callbacks, name="callbacks")
 app.add_typer(endpoints, name="endpoints")
+app.add_typer(dead_letters, name="dead-letters")
 
 Data = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
@@ -275,6 +277,9 @@ def callbacks_list(
     app_id: str,
     state: Annotated[Several, typer.Option(help="waiting, delivered, expired, ended, dismissed. Repeatable.")] = None,
     message: Annotated[str, typer.Option(help="Those of one message.")] = "",
+    webhook: Annotated[str, typer.Option(help="Those of one webhook.")] = "",
+    since: Annotated[Optional[datetime], typer.Option(help="What happened from here on, UTC.")] = None,  # noqa: UP045
+    until: Annotated[Optional[datetime], typer.Option(help="And before.")] = None,  # noqa: UP045
     min_attempts: Annotated[int, typer.Option(min=0, help="Tried so often, or more.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
     data: Data = None,
@@ -282,7 +287,9 @@ def callbacks_list(
     """Show an app's callbacks, those of the newest messages first."""
     _do(
         "callbacks",
-        lambda command: command.list_callbacks(data, app_id, state or [], message, min_attempts, limit),
+        lambda command: command.list_callbacks(
+            data, app_id, state or [], message, webhook, _utc(since), _utc(until), min_attempts, limit
+        ),
     )
 
 
@@ -304,6 +311,14 @@ def callbacks_dismiss(callback_id: str, data: Data = None) -> None:
     _do("callbacks", lambda command: command.dismiss(data, callback_id))
 
 
+@callbacks.command("dismiss-waiting")
+def callbacks_dismiss_waiting(
+    app_id: str, webhook: Annotated[str, typer.Option(help="Of this webhook only.")] = "", data: Data = None
+) -> None:
+    """Give up every callback of an app that waits."""
+    _do("callbacks", lambda command: command.dismiss_waiting(data, app_id, webhook))
+
+
 @callbacks.command("resume")
 def callbacks_resume(
     app_id: str, webhook: Annotated[str, typer.Option(help="Of this webhook only.")] = "", data: Data = None
@@ -323,8 +338,8 @@ def callbacks_replay(
     data: Data = None,
 ) -> None:
     """Send a window of callbacks once more, marked as replayed."""
-    begin, end = since.replace(tzinfo=UTC), until.replace(tzinfo=UTC) if until else None
-    _do("callbacks", lambda command: command.replay(data, app_id, begin, end, state or [], target, rate))
+    begin = since.replace(tzinfo=UTC)
+    _do("callbacks", lambda command: command.replay(data, app_id, begin, _utc(until), state or [], target, rate))
 
 
 @callbacks.command("orders")
@@ -337,6 +352,24 @@ def callbacks_orders(app_id: str, data: Data = None) -> None:
 def callbacks_cancel(order_id: str, data: Data = None) -> None:
     """Stop an order where it is."""
     _do("callbacks", lambda command: command.cancel(data, order_id))
+
+
+@dead_letters.command("list")
+def dead_letters_list(limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100, data: Data = None) -> None:
+    """Show the newest dead letters, without what they hold."""
+    _do("dead_letters", lambda command: command.list_dead_letters(data, limit))
+
+
+@dead_letters.command("replay")
+def dead_letters_replay(
+    place: Annotated[str, typer.Argument(help="As the list shows it, e.g. 0:17.")], data: Data = None
+) -> None:
+    """Publish a dead record once more as it was."""
+    _do("dead_letters", lambda command: command.replay_dead_letter(data, place))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _do(module: str, command: Callable[[Any], Coroutine[Any, Any, int]]) -> None:

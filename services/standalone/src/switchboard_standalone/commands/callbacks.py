@@ -39,7 +39,15 @@ async def list_endpoints(data: Path | None, app_id: str) -> int:
 
 
 async def list_callbacks(
-    data: Path | None, app_id: str, states: list[str], message_id: str, min_attempts: int, limit: int
+    data: Path | None,
+    app_id: str,
+    states: list[str],
+    message_id: str = "",
+    webhook_id: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    min_attempts: int = 0,
+    limit: int = 100,
 ) -> int:
     """Show an app's callbacks, newest messages first."""
     async with Reach.of(home_of(data)).pool() as pool:
@@ -48,6 +56,9 @@ async def list_callbacks(
             app_id=app_id,
             states=read_states(states),
             message_id=message_id,
+            webhook_id=webhook_id,
+            from_at=since,
+            until_at=until,
             min_attempts=min_attempts,
         )
         found = await store.callbacks(pool, query, limit=limit)
@@ -88,6 +99,12 @@ async def dismiss(data: Path | None, callback_id: str) -> int:
         found = await _callback(pool, callback_id)
         wish = _order(found.project_id, found.app_id, OrderKind.DISMISS, callback_ids=(found.id,))
         return _placed(await store.place(pool, wish))
+
+
+async def dismiss_waiting(data: Path | None, app_id: str, webhook_id: str) -> int:
+    """Give up everything of an app, or of one webhook, that waits."""
+    async with Reach.of(home_of(data)).pool() as pool:
+        return _placed(await store.dismiss_waiting(pool, await _project(pool, app_id), app_id, webhook_id))
 
 
 async def resume(data: Path | None, app_id: str, webhook_id: str) -> int:

@@ -226,7 +226,11 @@ async def _broker(reach: Reach) -> AsyncIterator[Finding]:
             return
         yield good(f"all {len(there)} topics are there")
         letters = await _between(consumer, dead, len(there[dead]["partitions"]))
-        yield look(f"{letters} dead letters", f"read them in {dead}") if letters else good("no dead letters")
+        yield (
+            look(f"{letters} dead letters", "see `switchboard dead-letters list`")
+            if letters
+            else good("no dead letters")
+        )
         async for finding in _lags(reach, admin, consumer):
             yield finding
     except (KafkaError, OSError, TimeoutError) as error:
