@@ -31,7 +31,7 @@ from switchboard.store.pool import TRANSIENT_ERRORS, open_pool
 from switchboard.store.verify import verify
 from switchboard.testing import wait_until
 from switchboard_simulator.journal import Callback, Submission
-from switchboard_standalone.development import ACCOUNT, SMS, smsc_settings
+from switchboard_standalone.development import ACCOUNT, RECEIVER, SMS, smsc_settings
 
 #: What a fault may hit. The simulator is the world outside: it stays.
 SERVICES: Final = ("ingress", "router", "channel-adapter", "callback-delivery")
@@ -290,25 +290,34 @@ class System:
 
     # -- judgement
 
-    async def evidence(self, sent: Sequence[Sent], said: Sequence[Said] = ()) -> Evidence:
-        """Everything there is to judge by."""
-        running = self.installed.running
+    async def evidence(
+        self, sent: Sequence[Sent], said: Sequence[Said] = (), webhooks: Mapping[str, str] | None = None
+    ) -> Evidence:
+        """Everything there is to judge by. `webhooks`: more of them than the development one, by their receivers."""
+        of_receivers = {RECEIVER: self.installed.running.webhook_id, **(webhooks or {})}
         async with self.database() as connection:
             stored: dict[str, Any] = await read_database(connection)
         return Evidence(
             sent=list(sent),
             said=list(said),
             submissions=read_log(self.home.submissions_log, Submission),
-            callbacks=[line for line in read_log(self.home.callbacks_log, Callback) if line.receiver == "app"],
-            webhook_ids=[running.webhook_id],
+            callbacks=[line for line in read_log(self.home.callbacks_log, Callback) if line.receiver in of_receivers],
+            webhook_ids=list(of_receivers.values()),
             **stored,
         )
 
-    async def judge(self, sent: Sequence[Sent], said: Sequence[Said] = (), *, at_least: int = 1) -> Evidence:
+    async def judge(
+        self,
+        sent: Sequence[Sent],
+        said: Sequence[Said] = (),
+        *,
+        at_least: int = 1,
+        webhooks: Mapping[str, str] | None = None,
+    ) -> Evidence:
         """Raise AssertionError with the story of every message whose promise was broken."""
         assert len(sent) >= at_least, f"only {len(sent)} messages were confirmed"
         await self._until_heard(said)
-        evidence = await self.evidence(sent, said)
+        evidence = await self.evidence(sent, said, webhooks)
         print(f"judged: {len(sent)} sent, {len(said)} written, {len(evidence.callbacks)} callbacks", flush=True)
         violations = [*check(evidence), *await self._drifted()]
         assert not violations, account(evidence, violations)
