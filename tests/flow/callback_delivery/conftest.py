@@ -35,12 +35,17 @@ class FakeApps:
     def __init__(self) -> None:
         self.apps: dict[AppId, App] = {}
         self.hooks: dict[AppId, tuple[Webhook, ...]] = {}
+        #: Apps of whose webhooks the service has not heard.
+        self.missed: set[AppId] = set()
 
     async def app(self, app_id: AppId) -> App | None:
         return self.apps.get(app_id)
 
     async def webhooks(self, app_id: AppId) -> tuple[Webhook, ...]:
-        return self.hooks.get(app_id, ())
+        return () if app_id in self.missed else self.hooks.get(app_id, ())
+
+    def forget(self, app_id: AppId) -> None:
+        self.missed.discard(app_id)
 
     def add(
         self,

@@ -111,6 +111,18 @@ async def test_what_nobody_wants_any_more_is_dismissed(world: World, receiver: R
     assert receiver.got == []
 
 
+async def test_a_callback_for_a_webhook_that_was_not_heard_of_yet_is_delivered(
+    world: World, receiver: Receiver
+) -> None:
+    webhook = world.apps.add(receiver.url())
+    world.apps.missed.add(webhook.app_id)
+    await world.run()
+
+    await world.publish(callback(webhook))
+
+    await wait_until(lambda: world.states(state="delivered"))
+
+
 async def test_a_webhook_that_moves_gets_what_waits_at_its_new_target(world: World, receiver: Receiver) -> None:
     webhook = world.apps.add(receiver.url("/old"))
     receiver.behave = lambda got: Answer(503 if got.path == "/old" else 200)

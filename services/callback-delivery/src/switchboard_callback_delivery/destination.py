@@ -21,6 +21,8 @@ class Apps(Protocol):
 
     async def webhooks(self, app_id: AppId) -> tuple[Webhook, ...]: ...
 
+    def forget(self, app_id: AppId) -> None: ...
+
 
 class Destination(Struct, frozen=True):
     """Where and how an event is posted. Secrets are in clear: never logged."""
@@ -48,7 +50,18 @@ class Destination(Struct, frozen=True):
 
 
 async def destination_of(apps: Apps, event: Event) -> Destination | None:
-    """Where the event goes now. None if its app or webhook is gone, or dismisses what it gets."""
+    """Where the event goes now. None if its app or webhook is gone, or dismisses what it gets.
+
+    None is for good, so it is never said from memory: the router may have heard of a new webhook before this process.
+    """
+    found = await _destination_of(apps, event)
+    if found is None:
+        apps.forget(event.app_id)
+        found = await _destination_of(apps, event)
+    return found
+
+
+async def _destination_of(apps: Apps, event: Event) -> Destination | None:
     app = await apps.app(event.app_id)
     if app is None:
         return None

@@ -160,6 +160,11 @@ class Configuration:
         """The webhooks of an app."""
         return await self._webhooks.get(app_id) or ()
 
+    def forget(self, app_id: AppId) -> None:
+        """Ask the database when the app or its webhooks are read next: for who must not act on what was missed."""
+        self._apps.drop(app_id)
+        self._webhooks.drop(app_id)
+
     async def access_key(self, key_id: str) -> AccessKey | None:
         """The access key of that id, unless it was revoked."""
         key = await self._access_keys.get(key_id)
