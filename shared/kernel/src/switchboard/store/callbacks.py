@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 from msgspec import Struct
 
+from switchboard.callbacks.schedule import LIFETIME
 from switchboard.ids import lowest_at, mint
 from switchboard.store.pool import Pool
 
@@ -19,7 +20,6 @@ REPLAY_PER_SECOND: Final = 20.0
 MOST_PER_SECOND: Final = 1000.0
 #: Success rates look back so far.
 RATE_WINDOW: Final = timedelta(hours=24)
-LIFETIME: Final = timedelta(hours=24)
 #: A callback's id has the time of its message, which may be older than what happened to it by this.
 _OLDEST_MESSAGE: Final = timedelta(days=5)
 _LAST_OF_A_MILLISECOND: Final = "Z" * 16
