@@ -34,10 +34,13 @@ class BenchServers(Struct, frozen=True):
 
 @contextmanager
 def bench_servers(folder: Path) -> Iterator[BenchServers]:
-    """Start both, until the block ends. Main thread only. Programs that were fetched before are used again."""
+    """Start both, until the block ends. Main thread only. Programs that were fetched before are used again.
+
+    The database has as much memory as one that is meant for such loads; the embedded one's 128 MB are a laptop's.
+    """
     software = ServerSettings().programs
     with ExitStack() as stack:
-        postgres = EmbeddedPostgres(folder / "postgres", software=software)
+        postgres = EmbeddedPostgres(folder / "postgres", software=software, settings={"shared_buffers": "1GB"})
         kafka = EmbeddedKafka(folder / "kafka", software=software, flags=BENCHMARK_FLAGS)
         for server in (postgres, kafka):
             stack.callback(server.stop)
