@@ -38,6 +38,8 @@ async def _database_stopped_at_once(apart: Apart) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGQUIT)
     await wait_until(lambda: not apart.postgres.running, 30, "PostgreSQL stopped")
+    # It is gone; what is left is to let go of its folder.
+    await apart.postgres.stop_async()
     await apart.postgres.start_async()
 
 

@@ -58,6 +58,27 @@ async def test_a_receipt_before_its_outcome_waits_and_is_told_after_it(world: Wo
     assert await waiting(world) == 0
 
 
+async def test_a_receipt_whose_outcome_was_recorded_by_one_that_died_then_is_told_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message has moved on by another part's receipt: no timer would look for it before the horizon."""
+
+    async def died(_: object) -> list[receipts.Met]:
+        return []
+
+    order = await world.plan()
+    await world.claims().claim(order)
+    await world.receipts.take(heard(world))
+    monkeypatch.setattr(world.receipts, "waiting_for", died)
+    await world.recorder.record(world.ended(order, Accepted(("p1",))))
+    assert await world.receipts.meet_missed() == 0, "its writer may be about to see it"
+    await world.pool.execute("UPDATE switchboard.receipts SET received_at = received_at - interval '10 s'")
+
+    assert await world.receipts.meet_missed() == 1
+    assert [receipt.provider_id for receipt in await world.receipts_told(order)] == ["p1"]
+    assert await world.receipts.meet_missed() == 0
+
+
 async def test_receipts_and_outcomes_that_race_always_meet(world: World) -> None:
     orders = [await world.plan() for _ in range(40)]
     claims = world.claims()

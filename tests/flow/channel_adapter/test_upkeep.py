@@ -44,7 +44,7 @@ async def test_old_rows_go_and_young_ones_stay(world: World) -> None:
             "INSERT INTO switchboard.postbacks VALUES ('a', $1, 'p', switchboard.now() - $2::interval)",
             name, age,
         )  # fmt: skip
-    await Upkeep(world.pool, world.configuration, {}).sweep()
+    await Upkeep(world.pool, world.configuration, {}, world.receipts).sweep()
 
     for table, column in (("receipts", "provider_id"), ("inbound_seen", "provider_id"), ("postbacks", "key")):
         rows = await world.pool.fetch(f"SELECT {column} AS name FROM switchboard.{table}")
@@ -83,7 +83,7 @@ async def test_parts_whose_others_never_come_are_told_and_dropped(world: World) 
         await facts.collect(world.account, InboundPart(group, number, total, b"x", at))
     channels: Any = {TELEGRAM: (PutTogether(), Told())}
     configuration: Any = OperatorAccounts(world)
-    await Upkeep(world.pool, configuration, channels).sweep()
+    await Upkeep(world.pool, configuration, channels, world.receipts).sweep()
 
     left = await world.pool.fetch("SELECT part_group FROM switchboard.inbound_parts")
     assert [fact.message.text_message for fact in told if isinstance(fact, InboundFact)] == [TextMessage("2 of 3")]

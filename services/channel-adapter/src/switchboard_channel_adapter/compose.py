@@ -119,7 +119,7 @@ async def serving(
             await binds.start()
 
         putting = {c: (a, facts[c]) for c, a in adapters.items() if isinstance(a, PutsTogether)}
-        upkeep = Upkeep(parts.pool, parts.configuration, putting)
+        upkeep = Upkeep(parts.pool, parts.configuration, putting, receipts)
         stack.push_async_callback(upkeep.stop)
         upkeep.start()
 

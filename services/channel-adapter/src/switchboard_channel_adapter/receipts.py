@@ -43,11 +43,26 @@ SELECT r.account, r.provider_id, r.status, r.aliases, r.fact
 FROM switchboard.receipts r
 WHERE r.aliases && $2::text[] AND r.account = ANY($1::text[])
 """
+# Both rows are there and neither side found the other: it died between its commit and its look.
+_MISSED: Final = """
+SELECT r.account, r.provider_id, r.status, r.fact, p.provider_id AS alias, p.message_id, p.step, p.submission
+FROM switchboard.receipts r CROSS JOIN LATERAL (
+    SELECT * FROM switchboard.provider_ids
+    WHERE account = r.account AND provider_id = ANY(r.aliases) ORDER BY message_id DESC LIMIT 1
+) AS p
+WHERE r.received_at < switchboard.now() - make_interval(secs => $1)
+  AND r.received_at > switchboard.now() - make_interval(secs => $2)
+  AND COALESCE(convert_from(r.fact, 'UTF8')::jsonb ->> 'identity', '') IN ('', p.identity)
+ORDER BY r.received_at LIMIT 500
+"""
 _FORGET: Final = """
 DELETE FROM switchboard.receipts r
 USING unnest($1::text[], $2::text[], $3::text[]) AS met (account, provider_id, status)
 WHERE r.account = met.account AND r.provider_id = met.provider_id AND r.status = met.status
 """
+
+_MISSED_AFTER_SECONDS: Final = 5
+_MISSED_WITHIN_SECONDS: Final = 3600
 
 _fact: Final = msgspec.json.Decoder(ReceiptFact)
 
@@ -109,6 +124,23 @@ class Receipts:
                     found.append(Met(record, (row["account"], row["provider_id"], row["status"])))
                     break
         return found
+
+    async def meet_missed(self) -> int:
+        """Publish receipts that have met their outcome without anybody seeing it. Returns how many.
+
+        Their writers have had time to see it themselves; what has been there for long is left to the message's timers.
+        """
+        rows = await self._pool.fetch(_MISSED, _MISSED_AFTER_SECONDS, _MISSED_WITHIN_SECONDS)
+        met = [
+            Met(
+                _record(_fact.decode(row["fact"]), row["alias"], row["message_id"], row["step"], row["submission"]),
+                (row["account"], row["provider_id"], row["status"]),
+            )
+            for row in rows
+        ]
+        await self._publish(one.record for one in met)
+        await self.forget(met)
+        return len(met)
 
     async def forget(self, met: Sequence[Met]) -> None:
         """Delete waiting receipts that were published."""

@@ -1,7 +1,9 @@
-"""Throws away what nothing will ask for any more, and puts together long messages whose last parts never came."""
+"""Throws away what nothing will ask for any more, puts together long messages whose last parts never came, and brings
+receipts to outcomes they missed.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import structlog
@@ -14,10 +16,12 @@ from switchboard.ids import AccountKey, AppId
 from switchboard.store.pool import Pool
 from switchboard_channel_adapter import metrics
 from switchboard_channel_adapter.inbound import Facts
+from switchboard_channel_adapter.receipts import Receipts
 
 log = structlog.get_logger(__name__)
 
 _INTERVAL_SECONDS: Final = 60.0
+_RECEIPTS_SECONDS: Final = 5.0
 #: How long the parts of a long message wait for the others.
 PARTS_SECONDS: Final = 600
 #: Unmatched receipts live 72 h (DESIGN 5); providers repeat webhooks for up to 7 days (channel-providers 0.4).
@@ -40,37 +44,43 @@ _DROP_PARTS: Final = "DELETE FROM switchboard.inbound_parts WHERE account = $1 A
 
 
 class Upkeep:
-    """Runs once a minute in every instance: what two of them do at once is done once."""
+    """Runs in every instance: what two of them do at once is done once, or comes to the same."""
 
     def __init__(
         self,
         pool: Pool,
         configuration: Configuration,
         channels: Mapping[ChannelName, tuple[PutsTogether, Facts]],
+        receipts: Receipts,
     ) -> None:
         """`channels` are the connection channels that can put parts together."""
         self._pool = pool
         self._configuration = configuration
         self._channels = channels
-        self._task: asyncio.Task[None] | None = None
+        self._receipts = receipts
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [
+            asyncio.create_task(self._repeat(self.sweep, _INTERVAL_SECONDS)),
+            asyncio.create_task(self._repeat(self._receipts.meet_missed, _RECEIPTS_SECONDS)),
+        ]
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
+    @staticmethod
+    async def _repeat(work: Callable[[], Awaitable[object]], seconds: float) -> None:
         while True:
             try:
-                await self.sweep()
+                await work()
             except Exception as error:  # noqa: BLE001  # the next round tries again
                 log.warning("upkeep is put off", error=type(error).__name__)
-            await asyncio.sleep(_INTERVAL_SECONDS)
+            await asyncio.sleep(seconds)
 
     async def sweep(self) -> None:
         """Do all that is due, once."""
