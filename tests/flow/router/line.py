@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from tests.flow.router.conftest import Router
 
 from switchboard.ids import MessageId
@@ -28,14 +29,31 @@ class Line:
         await self.router.context.pool.execute(
             "UPDATE clock SET shift = shift + make_interval(secs => $1)", float(seconds)
         )
-        for _ in range(2):
-            # The first round learns which accounts' lanes it needs.
-            self.drainer.wake()
-            await self.drainer.drain_once()
+        await self._look_twice(self.drainer)
+
+    async def lease_and_die(self, seconds: float) -> None:
+        """Let time pass, then have another drainer give out slots and die before it publishes anything."""
+
+        async def die(_granted: Sequence[Granted]) -> None:
+            raise ConnectionError
+
+        pool = self.router.context.pool
+        await pool.execute("UPDATE clock SET shift = shift + make_interval(secs => $1)", float(seconds))
+        dying = Drainer(pool, die, self.tell)
+        with pytest.raises(ConnectionError):
+            await self._look_twice(dying)
+        assert not await pool.fetchval("SELECT count(*) FROM lane_items WHERE token IS NULL")
 
     async def tell(self, records: Sequence[Any]) -> None:
         self.told += [record for record in records if isinstance(record, StepAbandoned)]
         await self.router.tell(*records)
+
+    @staticmethod
+    async def _look_twice(drainer: Drainer) -> None:
+        """The first round learns which accounts' lanes it needs."""
+        for _ in range(2):
+            drainer.wake()
+            await drainer.drain_once()
 
     async def _publish(self, granted: Sequence[Granted]) -> None:
         self.granted += [item.message_id for item in granted]

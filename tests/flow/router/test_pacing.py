@@ -17,7 +17,7 @@ from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import operate
 from switchboard.lanes.gone import GoneApps
 from switchboard.reason import Reason, ReasonCode
-from switchboard.records import AttemptFinished, MessageAccepted
+from switchboard.records import AttemptFinished, MessageAccepted, TimerFired
 from switchboard.rules.route import Route
 from switchboard.testing import wait_until
 
@@ -186,3 +186,29 @@ async def test_a_message_may_pass_more_closed_gates_than_one(router: Router) -> 
 
     assert [order.step for order in await router.dispatched(SMS)] == [4]
     assert statuses(await router.callbacks()) == ["SWITCHING_CHANNEL"] * 4
+
+
+@pytest.mark.parametrize("why", ["its record is seen again", "nobody claimed it in time"])
+async def test_who_has_a_slot_in_line_does_not_pass_those_before(router: Router, line: Line, why: str) -> None:
+    sent = await fill(router)
+    in_line = await waiting(router)
+    out = [order.message_id for order in await router.dispatched(SMS)]
+    await line.lease_and_die(1)
+
+    if why == "its record is seen again":
+        await router.plan(sent[-1])
+    else:
+        await router.context.pool.execute("UPDATE clock SET shift = shift + interval '31 s'")
+        due_at = (await router.message(sent[-1].message_id)).progress.claim_due_at
+        assert due_at is not None
+        await router.tell(TimerFired(sent[-1].message_id, due_at))
+    assert [order.message_id for order in await router.dispatched(SMS)] == out
+
+    # Whoever takes the lane over publishes in the order of the line.
+    await line.drain(11)
+    assert [order.message_id for order in await router.dispatched(SMS)] == out + in_line
+    state = await router.context.pool.fetchrow(
+        "SELECT state, send_before > switchboard.now() AS in_time FROM attempts WHERE message_id = $1", in_line[-1]
+    )
+    assert state is not None
+    assert (state["state"], state["in_time"]) == ("planned", True)

@@ -5,7 +5,7 @@ only if it still is as it was seen then (ADR 0025). What is published afterwards
 so a record that is seen again publishes the same again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from switchboard.bus import Outgoing
 from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot, dispatch_lane
+from switchboard.lanes.line import in_line
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
 from switchboard.rules.route import NOT_OPTED_IN
@@ -68,7 +69,7 @@ class Output(Struct, frozen=True):
 
     message: Message
     effects: Effects
-    #: Of the attempt to dispatch. None: it waits in a lane, or was claimed or cancelled since.
+    #: Of the attempt to dispatch. None: it is in a line, or was claimed or cancelled since.
     send_before: datetime | None
 
 
@@ -145,8 +146,14 @@ async def carry_out(
     if looks is not None and len(held) < len(decided):
         raise Moved
     # Only now: an attempt that this very transaction has changed would not be as it was seen.
-    await store.republish(connection, _republished(decided))
-    return [Output(item.after, item.decision.effects, _send_before(item, slots)) for item in decided if _leads_on(item)]
+    again = _republished(decided)
+    await store.republish(connection, again)
+    drainers = await in_line(connection, {key[:3] for key in again})
+    return [
+        Output(item.after, item.decision.effects, _send_before(item, slots, drainers))
+        for item in decided
+        if _leads_on(item)
+    ]
 
 
 async def write_down(
@@ -330,11 +337,14 @@ def _attempt(item: Decided, slots: dict[AttemptKey, Slot | None]) -> PlannedAtte
     )
 
 
-def _send_before(item: Decided, slots: dict[AttemptKey, Slot | None]) -> datetime | None:
+def _send_before(
+    item: Decided, slots: Mapping[AttemptKey, Slot | None], drainers: Collection[AttemptKey]
+) -> datetime | None:
+    """Until when the attempt to publish may be claimed. None: it waits in its line, or its drainer publishes it."""
     effects = item.decision.effects
-    if effects.redispatch or (effects.dispatch and slots[_key(item, effects.dispatch)] is not None):
-        return item.decision.progress.claim_due_at
-    return None
+    has_slot = effects.dispatch is not None and slots[_key(item, effects.dispatch)] is not None
+    is_ours_again = effects.redispatch is not None and _key(item, effects.redispatch) not in drainers
+    return item.decision.progress.claim_due_at if has_slot or is_ours_again else None
 
 
 def _happening(item: Decided, now: datetime) -> Happening:

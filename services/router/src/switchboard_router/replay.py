@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from switchboard.ids import MessageId
+from switchboard.lanes.line import in_line
 from switchboard.rules.progress import Effects, send_before_at
 from switchboard.store import messages as store
 from switchboard.store import timeline
@@ -20,6 +21,7 @@ async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]], 
 
     A dispatch is published again only while its attempt is planned and has its slot. One whose time to be claimed ran
     out meanwhile (the broker was away) gets it anew: left to its timer, the next message to the same person would pass.
+    One that stands in a line is its drainer's to publish, also if it has its slot: those before it may not be out yet.
     Of a message whose content is purged nothing is published again: that it was purged says that all of it had been.
     """
     if not seen:
@@ -36,12 +38,14 @@ async def replay(connection: Connection, seen: Sequence[tuple[MessageId, str]], 
         if key[0] in found and attempt.view.send_before is not None and attempt.view.send_before < now + SOON
     ]
     renewed = await store.renew(connection, late)
+    drainers = await in_line(connection, attempts.keys())
     outputs = []
     for (message_id, _), effect in effects.items():
         message = found.get(message_id)
         if message is None or message.body is None:
             continue
-        open_views = [(key, attempts[key].view) for key in _tried(message_id, effect) if key in attempts]
+        ours = [key for key in _tried(message_id, effect) if key in attempts and key not in drainers]
+        open_views = [(key, attempts[key].view) for key in ours]
         send_before = next(
             (renewed.get(key, view.send_before) for key, view in open_views if view.state == "planned"), None
         )
