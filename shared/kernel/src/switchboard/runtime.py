@@ -33,7 +33,8 @@ EXIT_FATAL: Final = 70
 #: How long a service may take to stop before it is cut short: drains fit in, and Kubernetes waits 30 s.
 STOP_SECONDS: Final = 28
 _DATABASE_WAIT_SECONDS: Final = 60
-_OBJECTS_TO_COLLECTION: Final = 20_000
+#: Live objects a service may gain before garbage is looked for: far above what thousands of messages under way hold.
+_OBJECTS_TO_COLLECTION: Final = 200_000
 
 S = TypeVar("S", bound=CommonSettings)
 #: Answers whether a part works; its name is told when it does not.
