@@ -201,6 +201,28 @@ async def test_a_transient_error_is_retried_in_place_and_said_to_be_waited_for(b
     assert not bus.dead
 
 
+async def test_a_conflict_that_never_ends_is_no_excuse_to_the_watchdog(bus: Bus) -> None:
+    topic, cause, tries = await bus.topic(), WaitCause.CONFLICT, 0
+    pulses: list[bool] = []
+
+    async def handle(records: Sequence[Record]) -> None:
+        nonlocal tries
+        tries += 1
+        raise Transient(cause=cause)
+
+    def is_excused() -> bool:
+        pulses.append(consumer.pulse.waits_for_a_cause)
+        return pulses[-1]
+
+    await bus.producer.publish(numbered(topic, 1))
+    consumer = await bus.consume(topic, handle, clock=QuickClock())
+    await wait_until(lambda: is_excused() or tries >= 8)
+    assert not any(pulses)
+
+    cause = WaitCause.DATABASE
+    await wait_until(is_excused)
+
+
 async def test_a_full_partition_is_left_out_and_the_others_are_read(bus: Bus) -> None:
     topic, seen, gate = await bus.topic(partitions=2), Seen(), asyncio.Event()
 

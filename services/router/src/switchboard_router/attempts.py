@@ -107,7 +107,7 @@ class OnAttempts:
             left = {id: left[id] for id in moved}
             if not left:
                 return outputs, learned
-        raise Transient("messages move on while they are decided about", cause=WaitCause.DATABASE)
+        raise Transient("messages move on while they are decided about", cause=WaitCause.CONFLICT)
 
     async def _decide_about(
         self,

@@ -63,7 +63,7 @@ class OnDeadLetter:
                         context, connection, pacing, lanes, [decided], now, looks=None if look is None else looks
                     )
                 except Moved as error:
-                    raise Transient("the message moves on", cause=WaitCause.DATABASE) from error
+                    raise Transient("the message moves on", cause=WaitCause.CONFLICT) from error
 
 
 def _unplanned(message_id: MessageId, record: Record, now: datetime) -> Decided | None:

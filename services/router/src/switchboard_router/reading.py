@@ -29,7 +29,7 @@ def decode_all(topic: Topic[RecordT], records: Sequence[Record]) -> Iterator[lis
         yield decoded
     except asyncpg.UniqueViolationError as error:
         # Another router, which lost this partition a moment ago, has just written the same rows.
-        raise Transient("planned at the same time elsewhere", cause=WaitCause.DATABASE) from error
+        raise Transient("planned at the same time elsewhere", cause=WaitCause.CONFLICT) from error
     except TRANSIENT_ERRORS as error:
         raise Transient(type(error).__name__, cause=WaitCause.DATABASE) from error
     if failures:

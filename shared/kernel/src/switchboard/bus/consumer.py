@@ -409,7 +409,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 oldest=None if oldest is None else (*_place(oldest[0]), oldest[1]),
                 behind=self._behind(),
                 broker_away=self._broker_away,
-                waits_for_a_cause=any(cause in waiting for cause in WaitCause),
+                waits_for_a_cause=any(cause.is_excuse and cause in waiting for cause in WaitCause),
             )
             self._show(waiting)
             await self._clock.sleep(_PULSE_SECONDS)

@@ -17,12 +17,19 @@ from enum import StrEnum
 
 
 class WaitCause(StrEnum):
-    """Why a record waits although nobody is working on it. The watchdog leaves a consumer alone that has one."""
+    """Why a record waits although nobody is working on it. The watchdog leaves a consumer alone that has an excuse."""
 
     DATABASE = "database"
     BROKER = "broker"
     UNKNOWN_TYPE = "unknown_type"
     BACK_OFF = "back_off"
+    #: Somebody else was faster. Tries that never win are a fault of ours.
+    CONFLICT = "conflict"
+
+    @property
+    def is_excuse(self) -> bool:
+        """Whether it is no fault of the process's own."""
+        return self is not WaitCause.CONFLICT
 
 
 class BusError(Exception):
