@@ -1,7 +1,7 @@
 """Lanes: one durable way to wait, with a rate, a bound and a gate (DESIGN 6).
 
-- The router plans with `lock_lanes` (or `reserve` and `release` where a transaction needs only one of them) and
-  runs a `switchboard.lanes.drainer.Drainer`.
+- The router plans with a `LaneMemory`, or with `lock_lanes` where somebody waits (`reserve` and `release` where a
+  transaction needs only one of them), and runs a `switchboard.lanes.drainer.Drainer`.
 - callback-delivery locks its endpoint lanes with `lock_lanes` too, and settles them with `switchboard.lanes.endpoint`.
 - Operators list, pause, resume and purge with `switchboard.lanes.operate`.
 """
@@ -22,6 +22,7 @@ from switchboard.lanes.locked import (
     release,
     reserve,
 )
+from switchboard.lanes.remembered import LaneMemory, SeenLanes
 
 __all__ = [
     "Ask",
@@ -33,8 +34,10 @@ __all__ = [
     "GateState",
     "Lane",
     "LaneKind",
+    "LaneMemory",
     "Limits",
     "LockedLanes",
+    "SeenLanes",
     "Slot",
     "Waiting",
     "account_lane",

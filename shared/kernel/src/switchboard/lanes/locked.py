@@ -9,6 +9,8 @@ ones names all their lanes in *one* `lock_lanes`, before it locks a message:
     await lanes.withdraw(connection, cancelled_in_line)
     decisions = lanes.reserve(asks)
     await lanes.save(connection)
+
+The same rules work on lanes that were only seen, as far as no lock is needed (`lanes.remembered`).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -105,7 +107,7 @@ class _Before(Struct, frozen=True):
 
 
 class LockedLanes:
-    """Lanes whose rows this transaction holds. Changes are in memory until `save`."""
+    """Lanes whose rows this transaction holds, or that hold for what was seen. Changes are in memory until `save`."""
 
     def __init__(self, lanes: Iterable[Lane], now: datetime) -> None:
         self._lanes = {lane.id: lane for lane in lanes}
@@ -115,6 +117,7 @@ class LockedLanes:
         self._touched: set[LaneId] = set()
         self._entering: list[_Item] = []
         self._ended_elsewhere: list[Ended] = []
+        self._counted_too_low: set[LaneId] = set()
 
     def __contains__(self, lane: LaneId) -> bool:
         return lane in self._lanes
@@ -128,6 +131,19 @@ class LockedLanes:
         found = self._lanes[lane]
         self._touched.add(lane)
         return found
+
+    @property
+    def changed(self) -> list[Lane]:
+        """The lanes that `save` would write, by id."""
+        return [self._lanes[lane] for lane in sorted(self._touched)]
+
+    @property
+    def needs_lock(self) -> bool:
+        """Whether `save` does more than write these rows: items enter lines, drainers are woken, other lanes change.
+
+        So does a count that does not fit: of lanes that were only seen it says that they are not so any more.
+        """
+        return bool(self._entering or self._ended_elsewhere or self._counted_too_low or self._woken())
 
     def reserve(self, asks: Sequence[Ask]) -> list[Decision]:
         """Decide for each ask, in order, whether it starts, waits in line, or moves on to another channel."""
@@ -186,7 +202,7 @@ class LockedLanes:
                     continue
                 lane = self.change(lane_id)
                 if lane.in_flight == 0:
-                    log.error("lane_counted_down_too_often", lane=lane_id)
+                    self._counted_too_low.add(lane_id)
                 lane.in_flight = max(0, lane.in_flight - 1)
                 lane.gate = gates.after(lane.gate, attempt.end, self._now)
 
@@ -215,16 +231,19 @@ class LockedLanes:
 
     async def write_into(self, writes: Writes, connection: Connection) -> None:
         """Add to `writes` one update for all lanes; before that, where there is any, items and notifications."""
+        for lane_id in sorted(self._counted_too_low):
+            log.error("lane_counted_down_too_often", lane=lane_id)
         if self._entering:
             await self._insert_items(connection)
         if self._ended_elsewhere:
             await release(connection, self._ended_elsewhere, self._now)
         if self._touched:
-            _update(writes, [self._lanes[lane] for lane in sorted(self._touched)])
+            update(writes, self.changed)
             for lane_id in self._woken():
                 await connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, lane_id)
         self._entering.clear()
         self._ended_elsewhere.clear()
+        self._counted_too_low.clear()
         self._touched.clear()
         self._before = {lane.id: _before(lane) for lane in self._lanes.values()}
 
@@ -303,8 +322,7 @@ async def lock_lanes(connection: Connection, limits: Mapping[LaneId, Limits | No
         if lane_id not in locked:
             # It was idle, and removed between the look whether it exists and its lock (`lanes.idle`).
             return await lock_lanes(connection, limits, now)
-        lane = locked[lane_id]
-        if (lane.interval_ns, lane.max_in_flight) != (interval, limit.max_in_flight):
+        if not has_limits(locked[lane_id], limit):
             changed = locked.change(lane_id)
             changed.interval_ns, changed.max_in_flight = interval, limit.max_in_flight
     return locked
@@ -355,7 +373,15 @@ def lane_of(row: asyncpg.Record) -> Lane:
     )
 
 
-def _update(writes: Writes, lanes: Sequence[Lane]) -> None:
+def has_limits(lane: Lane, limits: Limits | None) -> bool:
+    """Whether a lane has these limits. None: any will do."""
+    if limits is None:
+        return True
+    return (lane.interval_ns, lane.max_in_flight) == (interval_ns(limits.per_second), limits.max_in_flight)
+
+
+def update(writes: Writes, lanes: Sequence[Lane]) -> None:
+    """Write the rows of lanes, which are locked."""
     writes.add(
         "changed_lanes",
         "UPDATE switchboard.lanes AS lane SET interval_ns = new.interval_ns, slowdown = new.slowdown,"
@@ -413,9 +439,11 @@ __all__ = [
     "LockedLanes",
     "Slot",
     "Waiting",
+    "has_limits",
     "lane_of",
     "lanes_of",
     "lock_lanes",
     "release",
     "reserve",
+    "update",
 ]
