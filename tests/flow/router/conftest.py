@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from msgspec.structs import replace
 
 import switchboard_channels
 from switchboard.bus import BusSettings, Producer, Record, TopicSpec, ensure_topics
@@ -16,6 +18,7 @@ from switchboard.configuration import (
     ConfigurationStore,
     Credential,
     DispatchRetentionPolicy,
+    RateLimits,
     ReportFallback,
     Webhook,
 )
@@ -23,6 +26,7 @@ from switchboard.configuration.credential import StaticBearer, TelegramCredentia
 from switchboard.content import AppMessage, TextMessage
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, MessageId, ProjectId, WebhookId, mint
+from switchboard.lanes import LaneMemory
 from switchboard.reason import ReasonCode
 from switchboard.records import (
     AttemptsRecord,
@@ -49,6 +53,11 @@ PHONE = ChannelIdentity(SMS, "46701230001")
 CHAT = ChannelIdentity(TELEGRAM, "777000")
 MANIFESTS = manifests(switchboard_channels)
 ALL = (Trigger.MESSAGE_DELIVERY, Trigger.MESSAGE_SUBMIT, Trigger.MESSAGE_INBOUND)
+
+
+def impatient() -> LaneMemory:
+    """A memory of lanes whose every second is over: no lane stays locked or shared."""
+    return LaneMemory(monotonic=count(0, 3600).__next__)
 
 
 class Router:
@@ -78,6 +87,11 @@ class Router:
             correlation_id="corr-5521",
             **fields,
         )
+
+    def beside(self, **changes: Any) -> "Router":
+        """Another router of the same installation, for the same app."""
+        context = replace(self.context, **{"lanes": LaneMemory(), **changes})
+        return Router(context, self.app, self.kafka, self.prefix)
 
     async def plan(self, *records: MessageAccepted) -> None:
         await self._accepted([self.record(MESSAGES_ACCEPTED, record) for record in records])
@@ -141,7 +155,7 @@ class Router:
             await consumer.stop()
 
 
-def app_of(app_id: AppId, *, fallback_seconds: int | None = None, retention_days: int = 7) -> App:
+def app_of(app_id: AppId, *, fallback_seconds: int | None = None, retention_days: int = 7, per_second: int = 20) -> App:
     return App(
         id=app_id,
         project_id=PROJECT,
@@ -150,6 +164,7 @@ def app_of(app_id: AppId, *, fallback_seconds: int | None = None, retention_days
             Credential(channel=SMS, static_bearer=StaticBearer("main", "t")),
             Credential(channel=TELEGRAM, telegram_credentials=TelegramCredentials("1:x")),
         ),
+        rate_limits=RateLimits(outbound=per_second),
         dispatch_retention_policy=DispatchRetentionPolicy(ttl_days=retention_days),
         delivery_report_based_fallback=ReportFallback(fallback_seconds is not None, fallback_seconds or 0),
     )

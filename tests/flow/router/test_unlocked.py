@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asyncpg import Record as Row
-from tests.flow.router.conftest import PHONE, Router
+from tests.flow.router.conftest import PHONE, Router, impatient
 
 from switchboard.channel.outcome import Accepted
 from switchboard.ids import MessageId
@@ -111,6 +111,7 @@ async def test_facts_about_one_message_that_meet_are_all_decided_about(router: R
 
 
 async def test_no_statement_reads_a_table_of_the_day_from_end_to_end(router: Router) -> None:
+    router = router.beside(lanes=impatient())
     pool = router.context.pool
     said: dict[str, Sequence[Any]] = {}
     # One of them is the configuration's, which listens.
@@ -120,7 +121,9 @@ async def test_no_statement_reads_a_table_of_the_day_from_end_to_end(router: Rou
     for connection in connections:
         await pool.release(connection)
     messages = [router.accepted(PHONE) for _ in range(3)]
-    await router.plan(*messages)
+    # The first makes the lane, the second finds it.
+    await router.plan(messages[0])
+    await router.plan(messages[1])
     await router.plan(*messages)
     await router.tell(*map(outcome, messages))
     await router.tell(*map(delivered, messages))
@@ -131,5 +134,6 @@ async def test_no_statement_reads_a_table_of_the_day_from_end_to_end(router: Rou
         if query.lstrip().startswith(("SELECT", "WITH", "INSERT", "UPDATE"))
     }
     assert sum("Index Scan using messages_" in plan for plan in plans.values()) >= 3
+    assert sum("seen_lanes" in query for query in plans) == 2
     for query, plan in plans.items():
         assert not any(sign in plan for sign in _WHOLE_TABLE), f"{query}\n{plan}"

@@ -14,7 +14,7 @@ from switchboard.bus import Record
 from switchboard.configuration import App
 from switchboard.crash import crash_point
 from switchboard.ids import AppId
-from switchboard.records import MessageAccepted
+from switchboard.records import MessageAccepted, ProcessingMode
 from switchboard.rules.planning import NO_CONTACT, route_of, ways_of
 from switchboard.rules.progress import APP_GONE, OnUnknown, Policy, start
 from switchboard.rules.recipient import Ways
@@ -30,9 +30,10 @@ from switchboard.store.writes import Writes
 from switchboard.timeline import Entry, Kind
 from switchboard.topics import MESSAGES_ACCEPTED
 from switchboard_router.asked import carry_on
-from switchboard_router.carrying_out import Decided, Output, carry_out, lock_lanes_of, publish
+from switchboard_router.carrying_out import Decided, Output, carry_out, carry_out_unlocked, lock_lanes_of, publish
 from switchboard_router.context import RouterContext
 from switchboard_router.people import (
+    NOBODY,
     Beginning,
     Recipients,
     join_recipients,
@@ -100,27 +101,43 @@ class OnAccepted:
     async def _plan_new(
         self, connection: Connection, unseen: Sequence[MessageAccepted], apps: Apps, now: datetime
     ) -> list[Output]:
+        writes = Writes()
+        keep_for_replies(writes, unseen, apps)
+        if all(one.mode is ProcessingMode.DISPATCH for one in unseen):
+            new = await self._planned(connection, unseen, apps, NOBODY, now)
+            outputs = await carry_out_unlocked(self._context, connection, new, now, looks=None, writes=writes)
+            if outputs is not None:
+                return outputs
+            async with connection.transaction():
+                pacing, lanes = await lock_lanes_of(self._context, connection, new, now)
+                return await carry_out(self._context, connection, pacing, lanes, new, now, looks=None, writes=writes)
         async with connection.transaction():
             recipients = await recipients_of(connection, [one for one in unseen if apps[one.app_id] is not None])
-            tried = {one.message_id: self._tried(one, apps[one.app_id], recipients) for one in unseen}
-            known = [(one, app) for one in unseen if (app := apps[one.app_id]) is not None]
-            bars = await barred(
-                connection,
-                [Recipient(one, app, tried[one.message_id].ways.identities) for one, app in known],
-                self._context.manifests,
-            )
-            new = [
-                self._plan(one, apps[one.app_id], now, bars.get(one.message_id, {}), tried[one.message_id])
-                for one in unseen
-            ]
+            new = await self._planned(connection, unseen, apps, recipients, now)
             pacing, lanes = await lock_lanes_of(self._context, connection, new, now)
             joined = await join_recipients(connection, unseen, recipients)
             new = [_in_conversation(item, joined.get(item.message.id)) for item in new]
-            writes = Writes()
-            keep_for_replies(writes, unseen, apps)
-            return await carry_out(
-                self._context, connection, pacing, lanes, new, now, looks=None, writes=writes
-            )  # fmt: skip
+            return await carry_out(self._context, connection, pacing, lanes, new, now, looks=None, writes=writes)
+
+    async def _planned(
+        self,
+        connection: Connection,
+        unseen: Sequence[MessageAccepted],
+        apps: Apps,
+        recipients: Recipients,
+        now: datetime,
+    ) -> list[Decided]:
+        tried = {one.message_id: self._tried(one, apps[one.app_id], recipients) for one in unseen}
+        known = [(one, app) for one in unseen if (app := apps[one.app_id]) is not None]
+        bars = await barred(
+            connection,
+            [Recipient(one, app, tried[one.message_id].ways.identities) for one, app in known],
+            self._context.manifests,
+        )
+        return [
+            self._plan(one, apps[one.app_id], now, bars.get(one.message_id, {}), tried[one.message_id])
+            for one in unseen
+        ]
 
     async def _tell_of_rows(self, outputs: Sequence[Output]) -> None:
         told = await tell_beginnings(self._context, [begun for output in outputs for begun in _begun(output.message)])

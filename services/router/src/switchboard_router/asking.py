@@ -17,6 +17,11 @@ async def remember_choices(
     context: RouterContext, connection: Connection, dispatched: Iterable[tuple[Message, int]]
 ) -> None:
     """Keep the captions of messages with choices that go out by these steps. Messages without any cost nothing."""
+    await store.remember(connection, choices_of(context, dispatched))
+
+
+def choices_of(context: RouterContext, dispatched: Iterable[tuple[Message, int]]) -> list[OpenChoices]:
+    """What is to be remembered of messages that go out by these steps."""
     asked = []
     for message, number in dispatched:
         if not _may_ask(message.body):
@@ -29,7 +34,7 @@ async def remember_choices(
         known = answers(content, message.id, step.channel, context.publications.hash_key)
         if known:
             asked.append(OpenChoices(message.app_id, step.identity, message.id, known))
-    await store.remember(connection, asked)
+    return asked
 
 
 def _may_ask(body: bytes | None) -> bool:

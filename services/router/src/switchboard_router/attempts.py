@@ -36,9 +36,9 @@ from switchboard.rules.progress import (
     on_receipt,
     on_resolved,
 )
+from switchboard.store import conversations, timeline
 from switchboard.store import messages as store
 from switchboard.store import receipts as receipt_store
-from switchboard.store import timeline
 from switchboard.store.messages import Look, Message, Moved, StoredAttempt
 from switchboard.store.pool import Connection
 from switchboard.timeline import Entry, Kind
@@ -49,13 +49,14 @@ from switchboard_router.carrying_out import (
     Decided,
     Output,
     carry_out,
+    carry_out_unlocked,
     lock_lanes_of,
     moves_lanes,
     publish,
     write_down,
 )
 from switchboard_router.context import RouterContext
-from switchboard_router.people import note_taken
+from switchboard_router.people import taken_by
 from switchboard_router.reading import decode_all
 from switchboard_router.replay import replay
 
@@ -141,9 +142,15 @@ class OnAttempts:
             return [], set()
         if not any(moves_lanes(item) for item in decided):
             return await write_down(self._context, connection, decided, looks, now)
+        taken = taken_by(facts.values(), {item.message.id: item.message for item in decided})
+        if not taken:
+            outputs = await carry_out_unlocked(self._context, connection, decided, now, looks=looks)
+            if outputs is not None:
+                return outputs, set()
         async with connection.transaction():
             pacing, lanes = await lock_lanes_of(self._context, connection, decided, now)
-            await note_taken(connection, facts.values(), {item.message.id: item.message for item in decided})
+            # The active channels of conversations, which are locked after lanes and before messages.
+            await conversations.note_channels(connection, taken)
             return await carry_out(self._context, connection, pacing, lanes, decided, now, looks=looks), set()
 
     async def _decide(self, connection: Connection, fact: AttemptsRecord, look: Look, now: datetime) -> Decided:

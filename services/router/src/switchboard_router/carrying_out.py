@@ -1,8 +1,9 @@
 """Carries decisions out: rows in one statement, then records. The one place where effects become facts.
 
 Lanes, messages and attempts are locked in this order, each by id (DESIGN 5); what was decided about a message counts
-only if it still is as it was seen then (ADR 0025). What is published afterwards is made from the stored effects alone,
-so a record that is seen again publishes the same again.
+only if it still is as it was seen then (ADR 0025). Where attempts only take slots or give them back, that holds for
+their lanes, too (ADR 0030). What is published afterwards is made from the stored effects alone, so a record that is
+seen again publishes the same again.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from switchboard.bus import Outgoing
 from switchboard.ids import LaneId, MessageId
-from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot, dispatch_lane
+from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot, dispatch_lane, lock_lanes
 from switchboard.lanes.line import in_line
 from switchboard.reason import Reason, ReasonCode
 from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
@@ -23,13 +24,13 @@ from switchboard.store import messages as store
 from switchboard.store import timeline
 from switchboard.store.messages import Change, Look, Message, Moved, PlannedAttempt, StoredAttempt
 from switchboard.store.pool import Connection
-from switchboard.store.writes import Writes
+from switchboard.store.writes import Unmet, Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_remarkable, is_sampled
 from switchboard.timeline import Entry, Happening, Kind
-from switchboard_router.asking import remember_choices
+from switchboard_router.asking import choices_of, remember_choices
 from switchboard_router.context import RouterContext
-from switchboard_router.pacing import Pacing, lock, pacing_for, units_of
+from switchboard_router.pacing import Pacing, pacing_for, units_of
 
 AttemptKey = tuple[MessageId, int, int]
 
@@ -73,6 +74,16 @@ class Output(Struct, frozen=True):
     send_before: datetime | None
 
 
+class Settled(Struct, frozen=True):
+    """Decisions as they stand once their lanes were asked."""
+
+    decided: Sequence[Decided]
+    #: The slot of each attempt that begins, or None if it waits in its lane.
+    slots: Mapping[AttemptKey, Slot | None]
+    #: Attempts that ended, whose rows are still to say that no lane counts them.
+    left: Sequence[AttemptKey]
+
+
 def moves_lanes(item: Decided) -> bool:
     """Whether attempts begin, end or are taken back by this: their lanes are then locked first."""
     effects = item.decision.effects
@@ -92,9 +103,14 @@ async def lock_lanes_of(
         if item.decision.effects.dispatch
         for step in item.message.route.steps[item.decision.progress.step :]
     ]
-    left = {lane for item in decided for lane in _left(item)}
     pacing = await pacing_for(context, entered)
-    return pacing, await lock(connection, pacing, left, now)
+    lanes = pacing.lanes(_left_by(decided))
+    context.lanes.note_locked(lanes)
+    return pacing, await lock_lanes(connection, lanes, now)
+
+
+def _left_by(decided: Sequence[Decided]) -> set[LaneId]:
+    return {lane for item in decided for lane in _left(item)}
 
 
 def _left(item: Decided) -> Iterator[LaneId]:
@@ -129,17 +145,8 @@ async def carry_out(
     if looks is not None and takes_back:
         # Attempts are taken back by a statement of their own, for which their messages must be locked.
         await store.hold(connection, _changes(decided, looks, now))
-    left = await _end_attempts(connection, lanes, decided)
-    if looks is None:
-        store.insert(writes, [item.after for item in decided])
-        timeline.add(writes, [_happening(item, now) for item in decided])
-    else:
-        store.change(
-            writes, _changes(decided, looks, now), with_attempts=_judges_attempts(decided) and not takes_back
-        )  # fmt: skip
-    ask_for_export(writes, _traced(context, decided))
-    store.note_left(writes, left)
-    store.insert_attempts(writes, [_attempt(item, slots) for item in decided if item.decision.effects.dispatch])
+    settled = Settled(decided, slots, await _end_attempts(connection, lanes, decided))
+    _add_rows(writes, context, settled, looks, now, claims_count=not takes_back)
     await lanes.write_into(writes, connection)
     await remember_choices(context, connection, _dispatches(decided))
     held = await writes.execute(connection, returning="" if looks is None else "held")
@@ -148,10 +155,104 @@ async def carry_out(
     # Only now: an attempt that this very transaction has changed would not be as it was seen.
     again = _republished(decided)
     await store.republish(connection, again)
-    drainers = await in_line(connection, {key[:3] for key in again})
-    return [
-        Output(item.after, item.decision.effects, _send_before(item, slots, drainers))
+    return _outputs(settled, await in_line(connection, {key[:3] for key in again}))
+
+
+async def carry_out_unlocked(
+    context: RouterContext,
+    connection: Connection,
+    decided: Sequence[Decided],
+    now: datetime,
+    *,
+    looks: Mapping[MessageId, Look] | None,
+    writes: Writes | None = None,
+) -> list[Output] | None:
+    """Do what `carry_out` does by one statement, without a transaction around it, on lanes as this process saw them.
+
+    None: nothing was written, and the lanes are to be locked. Somebody has to wait, is taken back or woken, or another
+    process was faster. Raises Moved if a message is not as it was seen any more.
+    """
+    if not all(_is_plain(item) for item in decided) or choices_of(context, _dispatches(decided)):
+        return None
+    pacing = await pacing_for(
+        context, [(message.app_id, message.route.steps[step]) for message, step in _dispatches(decided)]
+    )
+    async with context.lanes.look(connection, pacing.lanes(_left_by(decided)), now) as seen:
+        settled = None if seen is None else _settle_plainly(context, pacing, seen.lanes, decided)
+        if seen is None or settled is None:
+            return None
+        writes = Writes() if writes is None else writes.copy()
+        seen.write_into(writes)
+        _add_rows(writes, context, settled, looks, now, claims_count=True)
+        if looks is not None:
+            writes.require("held", rows=len(decided))
+        try:
+            await seen.execute(writes, connection)
+        except Unmet as unmet:
+            if unmet.part == "held":
+                raise Moved from unmet
+            return None
+    return _outputs(settled)
+
+
+def _settle_plainly(
+    context: RouterContext, pacing: Pacing, lanes: LockedLanes, decided: Sequence[Decided]
+) -> Settled | None:
+    """Ask the lanes for slots, and give back those of attempts that ended. None: that is not all there is to do."""
+    starting = [item for item in decided if item.decision.effects.dispatch]
+    answers = lanes.reserve([_ask(context, pacing, item) for item in starting])
+    slots = {(item.message.id, *_dispatched(item)): answer for item, answer in zip(starting, answers, strict=True)}
+    granted = {key: slot for key, slot in slots.items() if isinstance(slot, Slot)}
+    ended = _ended(decided)
+    lanes.release(ended.values())
+    return None if len(granted) < len(slots) or lanes.needs_lock else Settled(decided, granted, list(ended))
+
+
+def _is_plain(item: Decided) -> bool:
+    """Whether attempts only begin or end by this: none is taken back or published again, and all are known."""
+    effects = item.decision.effects
+    if effects.cancel or effects.redispatch:
+        return False
+    return effects.ended is None or (item.attempt is not None and item.attempt.key == _key(item, effects.ended[:2]))
+
+
+def _ended(decided: Sequence[Decided]) -> dict[AttemptKey, Ended]:
+    """The attempts that end by plain decisions, as far as a lane counts them."""
+    return {
+        item.attempt.key: Ended(item.attempt.lanes, effects.ended[2])
         for item in decided
+        if (effects := item.decision.effects).ended and item.attempt and item.attempt.lanes
+    }
+
+
+def _add_rows(
+    writes: Writes,
+    context: RouterContext,
+    settled: Settled,
+    looks: Mapping[MessageId, Look] | None,
+    now: datetime,
+    *,
+    claims_count: bool,
+) -> None:
+    """Add the rows of messages, timelines and attempts. `claims_count`: a claim meanwhile may undo what was decided."""
+    decided = settled.decided
+    if looks is None:
+        store.insert(writes, [item.after for item in decided])
+        timeline.add(writes, [_happening(item, now) for item in decided])
+    else:
+        store.change(
+            writes, _changes(decided, looks, now), with_attempts=claims_count and _judges_attempts(decided)
+        )  # fmt: skip
+    ask_for_export(writes, _traced(context, decided))
+    store.note_left(writes, settled.left)
+    store.insert_attempts(writes, [_attempt(item, settled.slots) for item in decided if item.decision.effects.dispatch])
+
+
+def _outputs(settled: Settled, drainers: Collection[AttemptKey] = ()) -> list[Output]:
+    """What is to be published. `drainers`: attempts that are published once more, but not by us."""
+    return [
+        Output(item.after, item.decision.effects, _send_before(item, settled.slots, drainers))
+        for item in settled.decided
         if _leads_on(item)
     ]
 
@@ -321,7 +422,7 @@ async def _end_attempts(connection: Connection, lanes: LockedLanes, decided: Seq
     return [key for key, counted_in in seen.items() if counted_in]
 
 
-def _attempt(item: Decided, slots: dict[AttemptKey, Slot | None]) -> PlannedAttempt:
+def _attempt(item: Decided, slots: Mapping[AttemptKey, Slot | None]) -> PlannedAttempt:
     step, submission = _dispatched(item)
     route_step = item.message.route.steps[step]
     slot = slots[item.message.id, step, submission]

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import ModuleType
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from switchboard.bus import Producer
 from switchboard.channel.manifest import Manifest
 from switchboard.configuration import Configuration
 from switchboard.identity import ChannelName
+from switchboard.lanes import LaneMemory
 from switchboard.store.pool import ACQUIRE_TIMEOUT_SECONDS, Connection, Pool
 from switchboard_router.outputs import Publications
 
@@ -31,6 +32,8 @@ class RouterContext(Struct, frozen=True):
     trace_ratio: float | None = None
     #: How long what a channel said about somebody's capability keeps it out of routes.
     capability_kept: timedelta = timedelta(hours=24)
+    #: The lanes as this process wrote them last.
+    lanes: LaneMemory = field(default_factory=LaneMemory)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -1,17 +1,15 @@
 """Which lanes an attempt passes through, and how fast they go (DESIGN 6)."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
 
 from switchboard.channel.errors import Unsupported
 from switchboard.ids import AppId, LaneId
-from switchboard.lanes import Limits, LockedLanes, account_lane, dispatch_lane, lock_lanes
+from switchboard.lanes import Limits, account_lane, dispatch_lane
 from switchboard.rules.route import RouteStep
 from switchboard.store.messages import Message
-from switchboard.store.pool import Connection
 from switchboard_router.context import RouterContext
 
 #: Attempts of one lane under way: a minute of its rate, within these bounds. Above the upper one an adapter's process
@@ -31,6 +29,10 @@ class Pacing(Struct, frozen=True):
         """The dispatch lane of a step, and its account's lane if it has one."""
         account = account_lane(step.account)
         return dispatch_lane(app_id, step.channel), account if account in self.paced_accounts else None
+
+    def lanes(self, left: Iterable[LaneId]) -> dict[LaneId, Limits | None]:
+        """The lanes that a batch enters, with their limits, and those it leaves, which may have any."""
+        return {**dict.fromkeys(left), **self.limits}
 
 
 async def pacing_for(context: RouterContext, steps: Iterable[tuple[AppId, RouteStep]]) -> Pacing:
@@ -63,11 +65,6 @@ async def _account_rate(context: RouterContext, app_id: AppId, step: RouteStep) 
         return manifest.rate_per_second
     account = await context.configuration.account(step.account, app_id)
     return manifest.rate_of(None if account is None else account.settings)
-
-
-async def lock(connection: Connection, pacing: Pacing, left: Iterable[LaneId], now: datetime) -> LockedLanes:
-    """Lock the lanes that a batch enters and those it leaves, before any message. `now` is the database's."""
-    return await lock_lanes(connection, {**dict.fromkeys(left), **pacing.limits}, now)
 
 
 def units_of(context: RouterContext, message: Message, step: RouteStep) -> int:

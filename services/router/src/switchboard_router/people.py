@@ -6,7 +6,7 @@ mode there is neither; what a reply brings back is kept for each identity.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from switchboard.configuration import App
 from switchboard.configuration.app import ReportView
 from switchboard.contact import Contact
 from switchboard.conversation import Conversation
-from switchboard.identity import ChannelIdentity
+from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AppId, ContactId, ConversationId, MessageId, ProjectId
 from switchboard.records import AttemptFinished, AttemptsRecord, MessageAccepted, ProcessingMode
 from switchboard.rules.retention import body_until
@@ -42,11 +42,15 @@ class Recipients(Struct, frozen=True):
     active_channels: Mapping[tuple[AppId, ContactId], str]
 
 
+#: Of a batch in dispatch mode.
+NOBODY: Final = Recipients({}, {})
+
+
 async def recipients_of(connection: Connection, records: Sequence[MessageAccepted]) -> Recipients:
     """Find whom messages in CONVERSATION mode are for, and make those who are not known; before lanes are locked."""
     talks = [record for record in records if record.mode is ProcessingMode.CONVERSATION]
     if not talks:
-        return Recipients({}, {})
+        return NOBODY
     found = await contacts.match(
         connection,
         [Addressed(record.message_id, record.project_id, record.identities, record.contact_id) for record in talks],
@@ -82,10 +86,10 @@ async def join_recipients(
     )
 
 
-async def note_taken(
-    connection: Connection, facts: Iterable[AttemptsRecord], messages: Mapping[MessageId, Message]
-) -> None:
-    """Note which channels took messages of conversations: their active ones. Before messages are locked."""
+def taken_by(
+    facts: Iterable[AttemptsRecord], messages: Mapping[MessageId, Message]
+) -> list[tuple[ConversationId, ChannelName, datetime]]:
+    """Which channels took messages of conversations, and when, as these facts say."""
     taken = []
     for fact in facts:
         message = messages.get(fact.message_id)
@@ -94,7 +98,7 @@ async def note_taken(
         if isinstance(fact.outcome, Accepted | PartlyAccepted) and fact.step < len(message.route.steps):
             channel = message.route.steps[fact.step].channel
             taken.append((message.conversation_id, channel, fact.finished_at))
-    await conversations.note_channels(connection, taken)
+    return taken
 
 
 def keep_for_replies(writes: Writes, records: Iterable[MessageAccepted], apps: Mapping[AppId, App | None]) -> None:
