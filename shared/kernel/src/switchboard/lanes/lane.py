@@ -38,7 +38,7 @@ class Limits(Struct, frozen=True):
 
 
 class Lane(Struct):
-    """The state of one lane while its row is locked. Mutable: many rules work on it before it is saved once."""
+    """The state of one lane, locked or as it was seen. Mutable: many rules work on it before it is saved once."""
 
     id: LaneId
     kind: LaneKind

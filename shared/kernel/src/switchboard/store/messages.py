@@ -1,6 +1,7 @@
 """Messages to contacts and their attempts: read and written in batches, locked in one order (DESIGN 5).
 
-The order everywhere is contacts, lanes, conversations, messages, attempts, each by id (`store.contacts`).
+The order everywhere is contacts, lanes, conversations, messages, attempts, each by id (`store.contacts`), within one
+statement, too (`Writes.require`).
 Nothing here decides: it stores what the rules decided. Messages are looked at without a lock and decided about; what
 is then written holds only if they still are as they were seen (ADR 0025).
 """
