@@ -109,7 +109,6 @@ class Machine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run all but the consumer, which is started after and stopped before."""
-        self.recorder.start()
         self.drainer.start()
         self.delivery.start()
         self.orders.start()

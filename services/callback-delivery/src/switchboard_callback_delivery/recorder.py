@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,13 +16,13 @@ from switchboard.ids import LaneId, time_of
 from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes
 from switchboard.store import timeline
+from switchboard.store.group_commit import GroupCommit
 from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_sampled
 from switchboard.timeline import Happening
 from switchboard_callback_delivery import pacing, store
-from switchboard_callback_delivery.batches import Batches
 from switchboard_callback_delivery.event import Lease, Outcome
 from switchboard_callback_delivery.happening import happening_of, has_timeline, oldest_with_timeline
 from switchboard_callback_delivery.metrics import DeliveryMetrics
@@ -31,6 +31,7 @@ from switchboard_callback_delivery.taken import is_plain, record_taken
 
 #: How often it is written that an endpoint takes callbacks, while nothing is wrong with it.
 _TAKEN_EVERY: Final = timedelta(seconds=10)
+_RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Recorder:
@@ -53,16 +54,11 @@ class Recorder:
         self._tallies: dict[LaneId, tuple[int, int]] = {}
         self._metrics = metrics
         self._jitter = jitter
-        self._plain = Batches(self._commit_plain)
-        self._rest = Batches(self._commit)
+        self._plain = _one_after_the_other(self._commit_plain)
+        self._rest = _one_after_the_other(self._commit)
         self._told_taken: dict[LaneId, datetime] = {}
         #: Called after a batch freed streams or opened gates: there may be something due.
         self.on_due: Callable[[], None] = lambda: None
-
-    def start(self) -> None:
-        """Begin writing."""
-        self._plain.start()
-        self._rest.start()
 
     async def stop(self) -> None:
         """Write what is there, then end. If the database is away, what is unwritten is tried again by others."""
@@ -72,7 +68,7 @@ class Recorder:
 
     async def record(self, outcome: Outcome) -> None:
         """Return once the outcome is committed. Raises what makes this one outcome impossible to write."""
-        await (self._plain if is_plain(outcome) else self._rest).add(outcome)
+        await (self._plain if is_plain(outcome) else self._rest).submit(outcome)
 
     async def save_tallies(self) -> None:
         """Write how many tries of each endpoint were taken and failed since the last time."""
@@ -91,7 +87,7 @@ class Recorder:
         before = self._tallies.get(lane, (0, 0))
         self._tallies[lane] = (before[0] + taken, before[1] + failed)
 
-    async def _commit_plain(self, outcomes: Sequence[Outcome]) -> None:
+    async def _commit_plain(self, outcomes: Sequence[Outcome]) -> list[None]:
         moment = max(outcome.granted_at for outcome in outcomes if outcome.granted_at is not None)
         news = {
             outcome.event.endpoint: outcome.event
@@ -101,8 +97,9 @@ class Recorder:
         await record_taken(self._pool, outcomes, news, self._trace_ratio)
         self._told_taken.update(dict.fromkeys(news, moment))
         self._note(outcomes)
+        return [None] * len(outcomes)
 
-    async def _commit(self, outcomes: Sequence[Outcome]) -> None:
+    async def _commit(self, outcomes: Sequence[Outcome]) -> list[None]:
         async with self._pool.acquire() as connection, connection.transaction():
             now = await store.database_now(connection)
             plan = _Plan(outcomes, now, self._told_taken)
@@ -120,6 +117,7 @@ class Recorder:
         self._note(outcomes)
         if plan.leases:
             self.on_due()
+        return [None] * len(outcomes)
 
     def _note(self, outcomes: Sequence[Outcome]) -> None:
         """Count what was just committed."""
@@ -201,6 +199,13 @@ class Recorder:
             error=outcome.error,
             answer=outcome.answer,
         )
+
+
+def _one_after_the_other(
+    commit: Callable[[Sequence[Outcome]], Awaitable[list[None]]],
+) -> GroupCommit[Outcome, None]:
+    """Batches of the same lanes, which would only wait for each other. A post that was made is told in any case."""
+    return GroupCommit(commit, workers=1, retry_seconds=_RETRY_SECONDS, keeps_abandoned=True)
 
 
 class _Plan:

@@ -10,8 +10,8 @@ from msgspec import Struct
 from switchboard.bus import Transient
 from switchboard.ids import MessageId
 from switchboard.records import DispatchMessage
+from switchboard.store.group_commit import GroupCommit
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
-from switchboard_channel_adapter.batching import Batcher
 
 AttemptKey = tuple[MessageId, int, int]
 
@@ -70,14 +70,14 @@ class Claims:
         self._owner = owner
         self._monotonic = monotonic
         self._in_doubt: set[AttemptKey] = set()
-        self._batcher: Batcher[DispatchMessage, Claim | Undecided | None] = Batcher(self._claim)
+        self._group: GroupCommit[DispatchMessage, Claim | Undecided | None] = GroupCommit(self._claim)
 
     async def claim(self, order: DispatchMessage) -> Claim | None:
         """Claim the attempt. None if it is not this process's to send.
 
         Raises Undecided while that is not known, and what the database raises.
         """
-        found = await self._batcher.submit(order)
+        found = await self._group.submit(order)
         if isinstance(found, Undecided):
             raise found
         return found

@@ -10,16 +10,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from switchboard.bus import Outgoing, Producer
+from switchboard.bus import Outgoing, Producer, Transient
 from switchboard.channel.contract import ReceiptFact
 from switchboard.identity import ChannelName
 from switchboard.ids import AccountKey, MessageId, parse_attempt_id
 from switchboard.records import ReceiptReceived
-from switchboard.store.pool import Connection, Pool
+from switchboard.store.group_commit import GroupCommit
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
 from switchboard.store.writes import columns_of
 from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
-from switchboard_channel_adapter.batching import Batcher
 
 # The newest message wins: providers use an id again after days. Of its parts, the one with the likeliest spelling.
 _FIND: Final = """
@@ -101,11 +101,11 @@ class Receipts:
         self._pool = pool
         self._producer = producer
         self._topic = ATTEMPTS.name(topic_prefix)
-        self._batcher: Batcher[Heard, None] = Batcher(self._take)
+        self._group: GroupCommit[Heard, None] = GroupCommit(self._take, transient=(Transient, *TRANSIENT_ERRORS))
 
     async def take(self, heard: Heard) -> None:
         """Publish the receipt, or keep it until its outcome comes. Returns when either is durable."""
-        await self._batcher.submit(heard)
+        await self._group.submit(heard)
 
     async def waiting_for(self, parts: Sequence[Part]) -> list[Met]:
         """The receipts that wait for these parts, whose provider ids are committed."""

@@ -18,12 +18,12 @@ from switchboard.identity import ChannelIdentity
 from switchboard.ids import AccountKey, MessageId, attempt_id
 from switchboard.reason import Reason
 from switchboard.records import AttemptFinished, AttemptsRecord
+from switchboard.store.group_commit import GroupCommit
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard.store.writes import Writes, columns_of
 from switchboard.timeline import Entry, Kind, encode_entry
 from switchboard.topics import ATTEMPTS
 from switchboard_channel_adapter import metrics
-from switchboard_channel_adapter.batching import Batcher
 from switchboard_channel_adapter.receipts import Part, Receipts
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Recorder:
         self._producer = producer
         self._receipts = receipts
         self._topic = ATTEMPTS.name(topic_prefix)
-        self._batcher: Batcher[Ended, bool] = Batcher(self._record)
+        self._group: GroupCommit[Ended, bool] = GroupCommit(self._record, transient=(Transient, *TRANSIENT_ERRORS))
         self._stopping = asyncio.Event()
 
     async def record(self, ended: Ended) -> bool:
@@ -97,7 +97,7 @@ class Recorder:
 
         Raises what the database or the broker raises; what was recorded and not told is found by the router.
         """
-        return await self._batcher.submit(ended)
+        return await self._group.submit(ended)
 
     async def record_whatever_it_takes(self, ended: Ended) -> None:
         """Record and tell, however long database and broker are away.
