@@ -31,7 +31,8 @@ def test_ingress_and_router_know_manifests_and_renderers_only(service: str):
 @pytest.mark.parametrize(
     "module",
     [
-        "switchboard.rules.progress",
+        "switchboard.rules.deadlines",
+        "switchboard.rules.facts",
         "switchboard.rules.route",
         "switchboard.topics",
         "switchboard.callbacks.bodies",

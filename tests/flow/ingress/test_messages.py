@@ -14,7 +14,7 @@ from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import MessageId, ProjectId, derive_at
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import MessageReceived, ProcessingMode
-from switchboard.rules.progress import start
+from switchboard.rules.facts import start
 from switchboard.rules.route import Route
 from switchboard.store import inbound, messages
 from switchboard.store.inbound import Inbound, InboundEnvelope

@@ -18,18 +18,9 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, Rejecte
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
-from switchboard.rules.progress import (
-    AttemptView,
-    Decision,
-    Effects,
-    Phase,
-    Policy,
-    Progress,
-    on_due,
-    on_outcome,
-    on_receipt,
-    start,
-)
+from switchboard.rules.deadlines import on_due
+from switchboard.rules.facts import on_outcome, on_receipt, start
+from switchboard.rules.progress import AttemptView, Decision, Effects, Phase, Policy, Progress
 from switchboard.rules.route import Route, RouteStep
 from switchboard.status import POSITIVE, Status
 

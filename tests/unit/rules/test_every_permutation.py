@@ -17,8 +17,9 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, PartlyA
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
+from switchboard.rules.deadlines import OUTCOME_GRACE_SECONDS, on_due
+from switchboard.rules.facts import on_abandoned, on_outcome, on_receipt, on_resolved, start
 from switchboard.rules.progress import (
-    OUTCOME_GRACE_SECONDS,
     AttemptView,
     CallbackDue,
     Decision,
@@ -26,12 +27,6 @@ from switchboard.rules.progress import (
     Phase,
     Policy,
     Progress,
-    on_abandoned,
-    on_due,
-    on_outcome,
-    on_receipt,
-    on_resolved,
-    start,
 )
 from switchboard.rules.route import Route, RouteStep
 from switchboard.status import POSITIVE, Status

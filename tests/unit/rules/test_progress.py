@@ -12,11 +12,19 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, PartlyA
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
+from switchboard.rules.deadlines import OUTCOME_GRACE_SECONDS, on_due
+from switchboard.rules.facts import (
+    on_abandoned,
+    on_app_gone,
+    on_dead_letter,
+    on_outcome,
+    on_receipt,
+    on_resolved,
+    start,
+)
+from switchboard.rules.moves import CLAIM_SECONDS, UNKNOWN_WAIT_SECONDS, backoff_seconds
 from switchboard.rules.progress import (
-    CLAIM_SECONDS,
     INTERNAL_ERROR,
-    OUTCOME_GRACE_SECONDS,
-    UNKNOWN_WAIT_SECONDS,
     AttemptEnd,
     AttemptView,
     Decision,
@@ -25,15 +33,6 @@ from switchboard.rules.progress import (
     Phase,
     Policy,
     Progress,
-    backoff_seconds,
-    on_abandoned,
-    on_app_gone,
-    on_dead_letter,
-    on_due,
-    on_outcome,
-    on_receipt,
-    on_resolved,
-    start,
 )
 from switchboard.rules.route import Route, RouteStep
 from switchboard.status import Status

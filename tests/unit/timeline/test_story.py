@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from switchboard.identity import ChannelName
 from switchboard.reason import Reason, ReasonCode
-from switchboard.rules.progress import start
+from switchboard.rules.facts import start
 from switchboard.rules.route import Candidate, Route, Verdict
 from switchboard.store.timeline import Moment
 from switchboard.story import Line, tell

@@ -15,8 +15,9 @@ from switchboard.configuration import App
 from switchboard.crash import crash_point
 from switchboard.ids import AppId
 from switchboard.records import MessageAccepted, ProcessingMode
+from switchboard.rules.facts import start
 from switchboard.rules.planning import NO_CONTACT, route_of, ways_of
-from switchboard.rules.progress import APP_GONE, OnUnknown, Policy, start
+from switchboard.rules.progress import APP_GONE, OnUnknown, Policy
 from switchboard.rules.recipient import Ways
 from switchboard.rules.retention import body_until
 from switchboard.rules.route import Candidate, Route

@@ -25,17 +25,9 @@ from switchboard.records import (
     TimerFired,
     UnknownResolved,
 )
-from switchboard.rules.progress import (
-    Decision,
-    Phase,
-    in_turn,
-    on_abandoned,
-    on_app_gone,
-    on_due,
-    on_outcome,
-    on_receipt,
-    on_resolved,
-)
+from switchboard.rules.deadlines import on_due
+from switchboard.rules.facts import on_abandoned, on_app_gone, on_outcome, on_receipt, on_resolved
+from switchboard.rules.progress import Decision, Phase, in_turn
 from switchboard.store import conversations, timeline
 from switchboard.store import messages as store
 from switchboard.store import receipts as receipt_store

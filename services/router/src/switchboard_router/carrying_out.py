@@ -18,7 +18,8 @@ from switchboard.ids import LaneId, MessageId
 from switchboard.lanes import Ask, Ended, GateClosed, LockedLanes, Slot, dispatch_lane, lock_lanes
 from switchboard.lanes.line import in_line
 from switchboard.reason import Reason, ReasonCode
-from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects, on_abandoned
+from switchboard.rules.facts import on_abandoned
+from switchboard.rules.progress import AttemptEnd, AttemptView, Decision, Effects
 from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store import messages as store
 from switchboard.store import timeline

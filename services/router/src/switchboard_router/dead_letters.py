@@ -7,7 +7,8 @@ import structlog
 from switchboard.bus import DeadLetterCause, Record, Transient, WaitCause
 from switchboard.ids import AppId, MessageId, ProjectId, time_of
 from switchboard.records import ProcessingMode
-from switchboard.rules.progress import INTERNAL_ERROR, Decision, on_dead_letter, start
+from switchboard.rules.facts import on_dead_letter, start
+from switchboard.rules.progress import INTERNAL_ERROR, Decision
 from switchboard.rules.route import Route
 from switchboard.store import messages as store
 from switchboard.store.messages import Envelope, Message, Moved

@@ -6,7 +6,8 @@ from typing import Final
 
 from switchboard.ids import MessageId
 from switchboard.lanes.line import in_line
-from switchboard.rules.progress import Effects, send_before_at
+from switchboard.rules.moves import send_before_at
+from switchboard.rules.progress import Effects
 from switchboard.store import messages as store
 from switchboard.store import timeline
 from switchboard.store.pool import Connection

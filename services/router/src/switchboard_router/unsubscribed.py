@@ -13,7 +13,8 @@ from switchboard.ids import AppId, MessageId, derive
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AttemptFinished, AttemptsRecord, OptOutReceived, ReceiptReceived
 from switchboard.rules.consent import ContentType
-from switchboard.rules.progress import AttemptView, in_turn, on_abandoned
+from switchboard.rules.facts import on_abandoned
+from switchboard.rules.progress import AttemptView, in_turn
 from switchboard.rules.route import NOT_OPTED_IN
 from switchboard.store import consents
 from switchboard.store.messages import Message

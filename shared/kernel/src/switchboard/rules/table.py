@@ -1,4 +1,4 @@
-"""The truth table of `rules.progress`: every fact in every phase, and what the rules say follows. Pure.
+"""The truth table of `rules.facts` and `rules.deadlines`: every fact in every phase, and what follows. Pure.
 
 Nothing here decides anything: each row asks the rules. docs/reference/failover.md is made of it.
 """
@@ -14,21 +14,9 @@ from switchboard.channel.outcome import Accepted, FailedForNow, PartlyAccepted, 
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
-from switchboard.rules.progress import (
-    AttemptView,
-    Decision,
-    OnUnknown,
-    Phase,
-    Policy,
-    Progress,
-    on_abandoned,
-    on_dead_letter,
-    on_due,
-    on_outcome,
-    on_receipt,
-    on_resolved,
-    start,
-)
+from switchboard.rules.deadlines import on_due
+from switchboard.rules.facts import on_abandoned, on_dead_letter, on_outcome, on_receipt, on_resolved, start
+from switchboard.rules.progress import AttemptView, Decision, OnUnknown, Phase, Policy, Progress
 from switchboard.rules.route import Route, RouteStep
 from switchboard.status import POSITIVE, Status
 from switchboard.trigger import Trigger

@@ -15,19 +15,10 @@ from switchboard.channel.outcome import Accepted, FailedForNow, Outcome, PartlyA
 from switchboard.identity import ChannelIdentity, ChannelName
 from switchboard.ids import AccountKey
 from switchboard.reason import Reason, ReasonCode
-from switchboard.rules.progress import (
-    CLAIM_SECONDS,
-    AttemptView,
-    CallbackDue,
-    Decision,
-    Policy,
-    Progress,
-    on_abandoned,
-    on_due,
-    on_outcome,
-    on_receipt,
-    start,
-)
+from switchboard.rules.deadlines import on_due
+from switchboard.rules.facts import on_abandoned, on_outcome, on_receipt, start
+from switchboard.rules.moves import CLAIM_SECONDS
+from switchboard.rules.progress import AttemptView, CallbackDue, Decision, Policy, Progress
 from switchboard.rules.route import Candidate, Route, StepWish, plan_route
 from switchboard.simulate.scenario import Answer, Attempt, Channel, Expectation, Receipt, Scenario
 from switchboard.status import Status
