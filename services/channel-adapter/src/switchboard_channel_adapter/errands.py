@@ -19,8 +19,7 @@ from switchboard.identity import keyed_hash
 from switchboard.reason import Reason, ReasonCode
 from switchboard.records import AskCapability, CapabilityAnswered, DispatchEvent, EventFinished
 from switchboard.store import events as store
-from switchboard.store.messages import database_now
-from switchboard.store.pool import Pool
+from switchboard.store.pool import Pool, database_now
 from switchboard.topics import ATTEMPTS, INBOUND
 
 log = structlog.get_logger(__name__)

@@ -26,8 +26,7 @@ from switchboard.rules.route import Candidate, Route, RouteStep
 from switchboard.status import Status
 from switchboard.store import contacts, conversations
 from switchboard.store.barring import Recipient, barred
-from switchboard.store.messages import database_now
-from switchboard.store.pool import Connection, Pool
+from switchboard.store.pool import Connection, Pool, database_now
 from switchboard_ingress.body import Body
 from switchboard_ingress.requests import SendRequest
 from switchboard_ingress.send import SendRules, accept, find_app

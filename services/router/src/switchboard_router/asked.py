@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from switchboard.bus import Outgoing
 from switchboard.records import CapabilityAsked, EventAccepted
-from switchboard.store.messages import database_now
+from switchboard.store.pool import database_now
 from switchboard_router import capability, events
 from switchboard_router.context import RouterContext
 from switchboard_router.persons import find_asked

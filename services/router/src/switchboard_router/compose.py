@@ -18,7 +18,7 @@ from switchboard.runtime import Runtime
 from switchboard.settings import CommonSettings
 from switchboard.store.expiry import ConversationSweep, ReplyContextSweep
 from switchboard.store.inbound_sweeps import EventSweep, MemorySweep
-from switchboard.store.messages import database_now
+from switchboard.store.pool import database_now
 from switchboard.store.sweeps import BodySweep, DaySweep, DueSweep, Sweeper
 from switchboard.telemetry.export import TraceExport
 from switchboard.topics import ATTEMPTS, CHANGES, INBOUND, MESSAGES_ACCEPTED, Topic

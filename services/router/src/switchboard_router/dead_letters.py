@@ -12,6 +12,7 @@ from switchboard.rules.progress import INTERNAL_ERROR, Decision
 from switchboard.rules.route import Route
 from switchboard.store import messages as store
 from switchboard.store.messages import Envelope, Message, Moved
+from switchboard.store.pool import database_now
 from switchboard.timeline import Kind
 from switchboard_router import events
 from switchboard_router.carrying_out import Decided, Output, carry_out, lock_lanes_of, publish
@@ -38,7 +39,7 @@ class OnDeadLetter:
     async def _end_event(self, event_id: MessageId, record: Record) -> None:
         project_id, app_id = (record.headers.get(name, b"").decode() for name in ("project_id", "app_id"))
         async with self._context.connection() as connection, connection.transaction():
-            now = await store.database_now(connection)
+            now = await database_now(connection)
             told = await events.fail_unplanned(self._context, connection, event_id, project_id, app_id, now)
         if told:
             await self._context.producer.publish(told)
@@ -49,7 +50,7 @@ class OnDeadLetter:
         async with context.connection() as connection:
             looks, _ = await store.look(connection, {message_id: _cause(record)})
             async with connection.transaction():
-                now = await store.database_now(connection)
+                now = await database_now(connection)
                 look = looks.get(message_id)
                 if look is None:
                     decided = _unplanned(message_id, record, now)

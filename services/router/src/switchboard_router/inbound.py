@@ -10,8 +10,7 @@ from switchboard.configuration import App
 from switchboard.crash import crash_point
 from switchboard.ids import AppId
 from switchboard.records import CapabilityAnswered, EventReceived, InboundRecord, MessageReceived
-from switchboard.store.messages import database_now
-from switchboard.store.pool import Connection
+from switchboard.store.pool import Connection, database_now
 from switchboard.topics import INBOUND
 from switchboard_router import capability, inbound_events, inbound_facts
 from switchboard_router.context import RouterContext

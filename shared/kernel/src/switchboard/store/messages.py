@@ -209,12 +209,6 @@ ORDER BY message.id
 """
 
 
-async def database_now(connection: Connection) -> datetime:
-    """The database's time: what rules and deadlines are measured by."""
-    now: datetime = await connection.fetchval("SELECT switchboard.now()")
-    return now
-
-
 async def known(connection: Connection, ids: Collection[MessageId]) -> tuple[set[MessageId], datetime]:
     """Which of these messages have a row, and the database's time."""
     rows = await connection.fetch(

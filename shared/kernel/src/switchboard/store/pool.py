@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import asyncpg
@@ -80,6 +81,12 @@ async def open_pool(
         },
     )
     return pool
+
+
+async def database_now(connection: Connection) -> datetime:
+    """The database's time: what rules and deadlines are measured by."""
+    now: datetime = await connection.fetchval("SELECT switchboard.now()")
+    return now
 
 
 async def _leave_as_it_is(connection: Connection) -> None:

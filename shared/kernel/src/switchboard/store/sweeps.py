@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from switchboard.ids import MessageId, lowest_at
 from switchboard.records import TimerFired
 from switchboard.store.migrate import DAYS_AHEAD, DAYS_BACK
-from switchboard.store.pool import Connection, Pool
+from switchboard.store.pool import Connection, Pool, database_now
 
 #: How long a told timer has to lead to something before it is told again (DESIGN 5).
 TELL_AGAIN: Final = timedelta(seconds=60)
@@ -142,7 +142,7 @@ class BodySweep:
                 "envelope",
                 "message.final AND message.body IS NULL AND message.envelope IS NOT NULL"
                 " AND message.final_at <= $1 ORDER BY message.final_at",
-                await _database_now(connection) - self._horizon,
+                await database_now(connection) - self._horizon,
             )
         return self._batch in (bodies, envelopes)
 
@@ -208,7 +208,7 @@ class DaySweep:
                 await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
                 if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _DAYS_LOCK):
                     return False
-                today = _midnight(await _database_now(connection))
+                today = _midnight(await database_now(connection))
                 await self._make(connection, today)
                 oldest = today - timedelta(days=DAYS_BACK)
                 held = await self._drop(connection, oldest)
@@ -305,11 +305,6 @@ class Sweeper:
                     log.warning("sweep_fails", sweep=type(sweep).__name__, error=failing)
             if not more:
                 await asyncio.sleep(max(sweep.every_seconds, _BACK_OFF_SECONDS if failing else 0))
-
-
-async def _database_now(connection: Connection) -> datetime:
-    now: datetime = await connection.fetchval("SELECT switchboard.now()")
-    return now
 
 
 def _midnight(moment: datetime) -> datetime:
