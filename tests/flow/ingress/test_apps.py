@@ -1,13 +1,17 @@
 """Apps over HTTP: what is written is read back, masks change what they name, wrong values are named."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.flow.ingress.conftest import OTHER_PROJECT, Client, Serve, make_app
 
 from switchboard.configuration import App, ConfigurationStore
+from switchboard.configuration.app import RateLimits
 from switchboard.ids import AppId, is_ulid, mint
+from switchboard.rules.progress import OnUnknown
 from switchboard.store.pool import Pool
+from switchboard.testing import wait_until
 
 SMS = {"channel": "SMS", "static_bearer": {"claimed_identity": "harbour_plan", "token": "4e1c2d"}}
 #: A fresh app with nothing but what is required, as the reference shows it (conversation-api 4.2).
@@ -41,6 +45,26 @@ FRESH = {
 
 def a_create(**fields: Any) -> dict[str, Any]:
     return {"display_name": "Harbour notices", "channel_credentials": [SMS]} | fields
+
+
+async def test_changes_at_once_lose_nothing_of_each_other(
+    call: Client, app: App, store: ConfigurationStore, pool: Pool
+) -> None:
+    path = f"/apps/{app.id}"
+    async with pool.acquire() as connection, connection.transaction():
+        # Whoever would write what it read before has read it by the time it waits for this lock.
+        await connection.execute("SELECT FROM switchboard.apps WHERE id = $1 FOR UPDATE", app.id)
+        changes = [
+            asyncio.create_task(call("PATCH", path, {"display_name": "New name"})),
+            asyncio.create_task(call("PATCH", path, {"on_unknown": "FAIL_OVER"})),
+            asyncio.create_task(store.set_rate_limits(app.id, RateLimits(outbound=7))),
+        ]
+        await wait_until(lambda: connection.fetchval("SELECT count(*) = 3 FROM pg_locks WHERE NOT granted"))
+    await asyncio.gather(*changes)
+
+    stored = await store.app(app.id)
+    assert stored is not None
+    assert (stored.display_name, stored.on_unknown, stored.rate_limits.outbound) == ("New name", OnUnknown.FAIL_OVER, 7)
 
 
 async def test_a_fresh_app_looks_as_in_the_reference(call: Client) -> None:

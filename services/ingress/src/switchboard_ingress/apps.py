@@ -69,11 +69,15 @@ class Apps:
         given = _body.plain(raw or b"{}")
         if not isinstance(given, dict):
             _body.convert(given)  # refuses it by name
-        changed = _body.convert(patched(_writable(app), given, mask, FIELDS))
-        app = self._app(changed, app.id, project_id, before=app)
-        if not await self._store.update_app(app):
+
+        def change(before: App) -> App:
+            changed = _body.convert(patched(_writable(before), given, mask, FIELDS))
+            return self._app(changed, before.id, project_id, before=before)
+
+        written = await self._store.change_app(app.id, change)
+        if written is None:
             raise _no_such_app()
-        return await self._view(app)
+        return await self._view(written)
 
     async def delete(self, project_id: ProjectId, app_id: str) -> None:
         """Delete an app with its webhooks, and give up what waits for them. Raises NotFound."""

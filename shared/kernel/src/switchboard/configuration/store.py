@@ -1,6 +1,6 @@
 """Configuration in PostgreSQL, secrets sealed. Every write is told to all services by the tables' triggers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -133,14 +133,26 @@ class ConfigurationStore:
             raise Conflict("project_id", "no such project") from None
 
     async def update_app(self, app: App) -> bool:
-        """Write an app anew. Returns whether there was one."""
-        settings, credentials = self._app_columns(app)
-        updated = await self.pool.fetchval(
-            "UPDATE switchboard.apps SET settings = $2::text::jsonb, credentials = $3, updated_at = switchboard.now()"
-            " WHERE id = $1 AND deleted_at IS NULL RETURNING 1",
-            app.id, settings, credentials,
-        )  # fmt: skip
-        return updated is not None
+        """Write an app anew, whatever it was. Returns whether there was one."""
+        return await self.change_app(app.id, lambda _: app) is not None
+
+    async def change_app(self, app_id: AppId, change: Callable[[App], App]) -> App | None:
+        """Write an app as `change` makes it of what it is, and return that. None if there is none.
+
+        What `change` raises is raised, and nothing is written.
+        """
+        async with self.pool.acquire() as connection, connection.transaction():
+            # Whoever changes it meanwhile waits, and changes what was written here.
+            row = await connection.fetchrow(f"{_APP} AND id = $1 FOR UPDATE", app_id)
+            if row is None:
+                return None
+            app = change(self._read_app(row))
+            await connection.execute(
+                "UPDATE switchboard.apps SET settings = $2::text::jsonb, credentials = $3,"
+                " updated_at = switchboard.now() WHERE id = $1",
+                app_id, *self._app_columns(app),
+            )  # fmt: skip
+        return app
 
     async def set_consent(self, app_id: AppId, consent: ConsentSettings) -> None:
         """Set an app's consent management."""
