@@ -13,9 +13,10 @@ from switchboard.ids import LaneId
 from switchboard.lanes import endpoint_lane
 from switchboard.lanes.lane import moment_of
 from switchboard.lanes.locked import LockedLanes, lock_lanes
-from switchboard.store.pool import Connection, Pool
+from switchboard.store.pool import Connection, Pool, database_now
 from switchboard.testing import wait_until
-from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery import pacing
+from switchboard_callback_delivery.store import endpoints
 
 LANE = endpoint_lane("harbour")
 
@@ -23,17 +24,17 @@ LANE = endpoint_lane("harbour")
 class Look:
     """What one process saw of the lane, and the slots it gives away."""
 
-    def __init__(self, standings: store.Standings, slots: int) -> None:
+    def __init__(self, standings: endpoints.Standings, slots: int) -> None:
         self.seen = {lane.id: lane.tat_us for lane in standings.lanes}
         self.lanes = LockedLanes(standings.lanes, standings.now)
         pacing.begin(self.lanes, LANE, slots, standings.now)
 
     async def take(self, connection: Connection) -> set[LaneId]:
-        return await store.take_slots(connection, self.seen, self.lanes)
+        return await endpoints.take_slots(connection, self.seen, self.lanes)
 
 
 async def looks(connection: Connection, slots: Sequence[int]) -> list[Look]:
-    standings = [await store.standings(connection, [], [LANE]) for _ in slots]
+    standings = [await endpoints.standings(connection, [], [LANE]) for _ in slots]
     return [Look(seen, count) for seen, count in zip(standings, slots, strict=True)]
 
 
@@ -41,7 +42,7 @@ async def looks(connection: Connection, slots: Sequence[int]) -> list[Look]:
 async def lane(pool: Pool) -> AsyncIterator[Connection]:
     """A connection to the database, with the lane in it."""
     async with pool.acquire() as connection:
-        now = await store.database_now(connection)
+        now = await database_now(connection)
         async with connection.transaction():
             await lock_lanes(connection, {LANE: pacing.limits_of(100)}, now)
         yield connection
@@ -61,7 +62,7 @@ async def test_of_two_that_saw_the_same_slot_one_gets_it(world: World) -> None:
 async def test_a_lane_that_is_locked_is_not_waited_for(world: World) -> None:
     async with lane(world.pool) as connection, world.pool.acquire() as other, other.transaction():
         (look,) = await looks(connection, [1])
-        await lock_lanes(other, {LANE: None}, await store.database_now(other))
+        await lock_lanes(other, {LANE: None}, await database_now(other))
 
         assert await look.take(connection) == set()
 

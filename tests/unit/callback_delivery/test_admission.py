@@ -16,7 +16,7 @@ from switchboard.trigger import Trigger
 from switchboard_callback_delivery.admission import admit, changed
 from switchboard_callback_delivery.event import Event
 from switchboard_callback_delivery.pacing import limits_of
-from switchboard_callback_delivery.store import Standings
+from switchboard_callback_delivery.store.endpoints import Standings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LANE = endpoint_lane("harbour")

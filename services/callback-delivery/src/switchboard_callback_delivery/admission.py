@@ -14,7 +14,7 @@ from switchboard.lanes.lane import Limits
 from switchboard.lanes.locked import LockedLanes
 from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.event import Event
-from switchboard_callback_delivery.store import Standings
+from switchboard_callback_delivery.store.endpoints import Standings
 
 
 class Admitted(Struct, frozen=True):

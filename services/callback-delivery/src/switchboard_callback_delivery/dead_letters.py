@@ -9,12 +9,11 @@ from switchboard.bus import DeadLetterCause, DeadLetterReason, Record
 from switchboard.callbacks.schedule import LIFETIME
 from switchboard.ids import LaneId
 from switchboard.records import DeliverCallback
-from switchboard.store.pool import Pool
+from switchboard.store.pool import Pool, database_now
 from switchboard.topics import CALLBACKS, BrokenRecord, UnknownRecord
-from switchboard_callback_delivery import store
 from switchboard_callback_delivery.destination import Apps, kept_seconds
 from switchboard_callback_delivery.event import Event, event_of
-from switchboard_callback_delivery.store import Ended
+from switchboard_callback_delivery.store.events import Ended, insert_ended
 
 log = structlog.get_logger()
 
@@ -51,7 +50,7 @@ class OnDeadLetter:
         )
         try:
             async with self._pool.acquire() as connection:
-                await store.insert_ended(connection, [ended], await store.database_now(connection))
+                await insert_ended(connection, [ended], await database_now(connection))
         except asyncpg.DataError as error:
             # What no table can hold is what made it a dead letter: the topic has it, and the others go on.
             log.error("a dead callback cannot be listed", callback_id=callback_id, error=type(error).__name__)

@@ -20,10 +20,10 @@ from switchboard.crash import crash_point
 from switchboard.ids import CallbackId, LaneId
 from switchboard.lanes.gate import GateState
 from switchboard.lanes.lane import Lane, Limits
-from switchboard.lanes.locked import LockedLanes
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.lanes.locked import LockedLanes, lock_lanes
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool, database_now
 from switchboard.topics import CALLBACKS, BrokenRecord, UnknownRecord
-from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.admission import admit, changed
 from switchboard_callback_delivery.destination import Apps, Destination, destinations_of
 from switchboard_callback_delivery.event import Event, Lease, Outcome, event_of
@@ -31,7 +31,8 @@ from switchboard_callback_delivery.flight import Flights
 from switchboard_callback_delivery.metrics import DeliveryMetrics
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
-from switchboard_callback_delivery.store import Parked
+from switchboard_callback_delivery.store import endpoints, streams
+from switchboard_callback_delivery.store.events import Parked
 
 log = structlog.get_logger()
 
@@ -148,12 +149,14 @@ class Delivery:
         limits = _limits(arrived)
         # One after the other: two that look at once would take the same slots, and one of them in vain.
         async with self._admitting, self._pool.acquire() as connection:
-            standings = await store.standings(connection, events, limits)
+            standings = await endpoints.standings(connection, events, limits)
             lanes = LockedLanes(standings.lanes, standings.now)
             seen = {lane.id: lane.tat_us for lane in standings.lanes}
             admitted = admit(events, standings, lanes, self._flights.room, changed(lanes, limits))
             wanted = {events[place].endpoint for place in admitted.granted}
-            taken = await store.take_slots(connection, {lane: seen[lane] for lane in wanted}, lanes) if wanted else ()
+            taken = (
+                await endpoints.take_slots(connection, {lane: seen[lane] for lane in wanted}, lanes) if wanted else ()
+            )
             granted = [place for place in admitted.granted if events[place].endpoint in taken]
             self._finish_known([arrived[place] for place in admitted.known])
             self._begin([arrived[place] for place in granted], lanes, standings.now)
@@ -177,11 +180,11 @@ class Delivery:
         """Begin what may be tried, park what may not."""
         events = [item.event for item in arrived]
         async with self._pool.acquire() as connection, connection.transaction():
-            lanes = await store.lock(connection, _limits(arrived), await store.database_now(connection))
-            standings = await store.standings(connection, events)
+            lanes = await lock_lanes(connection, _limits(arrived), await database_now(connection))
+            standings = await endpoints.standings(connection, events)
             admitted = admit(events, standings, lanes, self._flights.room)
             parked = [Parked(event=events[place], due_at=standings.now) for place in admitted.waiting]
-            await store.park(connection, lanes, parked, standings.now)
+            await streams.park(connection, lanes, parked, standings.now)
             await lanes.save(connection)
         self._finish_known([arrived[place] for place in admitted.known])
         self._begin([arrived[place] for place in admitted.granted], lanes, standings.now)
@@ -285,7 +288,7 @@ class Delivery:
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 await self._enter(connection, slow, self._owner)
-                found = await store.leases_of(connection, self._owner, [this.arrived.event for this in slow])
+                found = await streams.leases_of(connection, self._owner, [this.arrived.event for this in slow])
             leases = found
         except TRANSIENT_ERRORS as error:
             log.warning("slow callbacks keep their slots", callbacks=len(slow), error=type(error).__name__)
@@ -303,10 +306,10 @@ class Delivery:
 
     async def _enter(self, connection: Connection, tries: Sequence[_Try], owner: str | None = None) -> None:
         """Write rows for events that have none yet: leased to `owner`, or due now."""
-        now = await store.database_now(connection)
-        lanes = await store.lock(connection, _limits([this.arrived for this in tries]), now)
+        now = await database_now(connection)
+        lanes = await lock_lanes(connection, _limits([this.arrived for this in tries]), now)
         parked = [Parked(event=this.arrived.event, due_at=now, owner=owner) for this in tries]
-        await store.park(connection, lanes, parked, now)
+        await streams.park(connection, lanes, parked, now)
         await lanes.save(connection)
 
 

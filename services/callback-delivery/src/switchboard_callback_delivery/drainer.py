@@ -21,16 +21,19 @@ from switchboard.callbacks.schedule import Head, is_over
 from switchboard.crash import crash_point
 from switchboard.ids import CallbackId, LaneId, derive, derive_at
 from switchboard.lanes.lane import Limits
-from switchboard.lanes.locked import LockedLanes, lane_of
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.lanes.locked import LockedLanes, lane_of, lock_lanes
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool, database_now
 from switchboard.trigger import Trigger
-from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.destination import Apps, destination_of
 from switchboard_callback_delivery.event import Event, Outcome
 from switchboard_callback_delivery.flight import Flights
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
-from switchboard_callback_delivery.store import Claimed, Parked, Suspended
+from switchboard_callback_delivery.store import endpoints, streams
+from switchboard_callback_delivery.store.events import Parked, purge_bodies
+from switchboard_callback_delivery.store.health import Suspended, listeners, suspend
+from switchboard_callback_delivery.store.streams import Claimed
 
 log = structlog.get_logger()
 
@@ -140,12 +143,12 @@ class Drainer:
 
     async def _claim(self) -> _Due:
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
-            rows = await store.busy_lanes(connection, self._after, now, _LANES, with_late=self._looks_for_late())
+            now = await database_now(connection)
+            rows = await endpoints.busy_lanes(connection, self._after, now, _LANES, with_late=self._looks_for_late())
             lanes = LockedLanes((lane_of(row) for row in rows), now)
             for row in rows:
                 if row["recovered_at"] is not None:
-                    await store.bring_forward(connection, row["id"], row["recovered_at"], now)
+                    await streams.bring_forward(connection, row["id"], row["recovered_at"], now)
             free = self._slots - len(self._flights)
             late = self._share(lanes, [row["id"] for row in rows if row["late"]], free, now, late=True)
             claimed = await self._take(connection, lanes, late, now, expired=True)
@@ -183,7 +186,7 @@ class Drainer:
     ) -> list[Claimed]:
         if not shares:
             return []
-        claimed = await store.claim(connection, self._owner, shares, now, expired=expired)
+        claimed = await streams.claim(connection, self._owner, shares, now, expired=expired)
         for lane_id in shares:
             tries = sum(1 for one in claimed if one.event.endpoint == lane_id and not _is_over(one, now))
             pacing.begin(lanes, lane_id, tries, now)
@@ -228,30 +231,30 @@ class Drainer:
     async def pass_stuck_heads(self) -> int:
         """Let followers pass heads that were refused for long while their endpoints took others. Returns how many."""
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
-            found = await store.stuck(connection, now, _PIECE)
+            now = await database_now(connection)
+            found = await streams.stuck(connection, now, _PIECE)
             if not found:
                 return 0
-            await store.lock(connection, {lease.endpoint: None for lease in found}, now)
-            held = await store.ours(connection, found)
-            await store.pass_heads(connection, held, now)
+            await lock_lanes(connection, {lease.endpoint: None for lease in found}, now)
+            held = await streams.ours(connection, found)
+            await streams.pass_heads(connection, held, now)
         self.wake()
         return len(held)
 
     async def suspend(self) -> int:
         """Suspend endpoints that took nothing for long, and tell whoever asked for it. Returns how many."""
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
-            dead = await store.suspend(connection, now - self._suspend_after, now, _LANES)
+            now = await database_now(connection)
+            dead = await suspend(connection, now - self._suspend_after, now, _LANES)
             notices = [notice for one in dead for notice in await self._notices(connection, one, now)]
             rates: dict[LaneId, Limits | None] = {
                 item.event.endpoint: pacing.limits_of(_NOTICES_PER_SECOND) for item in notices
             }
-            known = {row["id"] for row in await store.known_lanes(connection, list(rates))}
-            lanes = await store.lock(
+            known = {row["id"] for row in await endpoints.known_lanes(connection, list(rates))}
+            lanes = await lock_lanes(
                 connection, {lane: None if lane in known else rate for lane, rate in rates.items()}, now
             )
-            await store.park(connection, lanes, notices, now)
+            await streams.park(connection, lanes, notices, now)
             await lanes.save(connection)
         for one in dead:
             log.warning("endpoint_suspended", endpoint=one.endpoint, app_id=one.app_id, waiting=one.waiting)
@@ -261,7 +264,7 @@ class Drainer:
 
     async def _notices(self, connection: Connection, dead: Suspended, now: datetime) -> list[Parked]:
         """The callbacks that tell of a suspension: to others than the dead one itself."""
-        found = await store.listeners(connection, dead.project_id, Trigger.ENDPOINT_SUSPENDED)
+        found = await listeners(connection, dead.project_id, Trigger.ENDPOINT_SUSPENDED)
         told = EndpointSuspension(
             app_id=dead.app_id,
             webhook_id=dead.webhook_id,
@@ -304,8 +307,8 @@ class Drainer:
         """Forget the bodies whose time is up."""
         while True:
             async with self._pool.acquire() as connection:
-                now = await store.database_now(connection)
-                if await store.purge_bodies(connection, now, _PIECE) < _PIECE:
+                now = await database_now(connection)
+                if await purge_bodies(connection, now, _PIECE) < _PIECE:
                     return
 
 

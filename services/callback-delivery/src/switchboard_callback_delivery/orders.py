@@ -23,17 +23,21 @@ from switchboard.callbacks.schedule import Verdict
 from switchboard.ids import AppId, CallbackId, LaneId, MessageId
 from switchboard.lanes.gate import GateState
 from switchboard.lanes.lane import Limits
+from switchboard.lanes.locked import lock_lanes
 from switchboard.store import timeline
 from switchboard.store.callbacks import CallbackOrder, CallbackQuery, OrderKind, conditions_of, order_of
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool, database_now
 from switchboard.timeline import Entry, Happening, Kind
 from switchboard.trigger import Trigger
-from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.destination import Apps, Destination, destination_of, kept_seconds
 from switchboard_callback_delivery.drainer import Drainer
 from switchboard_callback_delivery.event import Event, Outcome
 from switchboard_callback_delivery.happening import has_timeline, oldest_with_timeline
 from switchboard_callback_delivery.posting import Poster
+from switchboard_callback_delivery.store.events import event_of_row
+from switchboard_callback_delivery.store.orders import dismiss, hurry, revive
+from switchboard_callback_delivery.store.streams import LEASE_SECONDS
 
 log = structlog.get_logger()
 
@@ -47,7 +51,6 @@ _REPLAY_MOST: Final = 50
 #: A replay looks again after so long whether its endpoint's gate is open.
 _GATE_WAIT: Final = timedelta(seconds=5)
 _ROOM_WAIT: Final = timedelta(milliseconds=50)
-_LEASE_SECONDS: Final = store.LEASE_SECONDS
 #: Finished orders are kept so long.
 _KEPT: Final = timedelta(days=5)
 _PUT_OFF: Final = timedelta(minutes=1)
@@ -109,7 +112,7 @@ class Orders:
         leased = None
         self._order_id = ""
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
+            now = await database_now(connection)
             row = await connection.fetchrow(_DUE, now)
             if row is None:
                 return False
@@ -149,13 +152,13 @@ class Orders:
         app = await self._apps.app(AppId(order.app_id))
         limits = pacing.limits_of(float(app.rate_limits.webhooks) if app else _DEFAULT_RATE)
         rates: dict[LaneId, Limits | None] = {row["endpoint"]: limits for row in chosen}
-        lanes = await store.lock(connection, rates, now)
+        lanes = await lock_lanes(connection, rates, now)
         ids = [row["id"] for row in chosen]
         if order.kind is OrderKind.DISMISS:
-            done, gone = await store.dismiss(connection, lanes, ids, kept_seconds(app) if app else None, now), 0
+            done, gone = await dismiss(connection, lanes, ids, kept_seconds(app) if app else None, now), 0
         else:
-            await store.hurry(connection, ids, now)
-            revived = set(await store.revive(connection, lanes, ids, now))
+            await hurry(connection, ids, now)
+            revived = set(await revive(connection, lanes, ids, now))
             gone = sum(1 for row in chosen if row["state"] != "waiting" and row["id"] not in revived)
             done = len(chosen) - gone
             for lane in rates:
@@ -169,7 +172,7 @@ class Orders:
             return await self._leased(connection, order, [_test(order, now)], 0, "")
         most = max(1, min(_REPLAY_MOST, int(order.per_second * _REPLAY_SECONDS)))
         chosen = await _choose(connection, order, most)
-        events = [store.event_of_row(row) for row in chosen if row["body"] is not None]
+        events = [event_of_row(row) for row in chosen if row["body"] is not None]
         if not order.target:
             wait = await self._take_slots(connection, events, now)
             if wait:
@@ -185,7 +188,7 @@ class Orders:
     async def _take_slots(self, connection: Connection, events: Sequence[Event], now: datetime) -> timedelta | None:
         """Take slots for all of them, or say how long to wait."""
         limits: dict[LaneId, Limits | None] = dict.fromkeys(event.endpoint for event in events)
-        lanes = await store.lock(connection, limits, now)
+        lanes = await lock_lanes(connection, limits, now)
         for lane_id in limits:
             if lane_id not in lanes:
                 continue
@@ -207,7 +210,7 @@ class Orders:
             " switchboard.lease_end($3), token = nextval('switchboard.callback_tokens') WHERE id = $1 RETURNING token",
             order.id,
             self._owner,
-            _LEASE_SECONDS,
+            LEASE_SECONDS,
         )
         return _Leased(order, token, tuple(events), gone, last_id)
 
@@ -220,7 +223,7 @@ class Orders:
         outcomes = [outcome for line in results for outcome in line]
         untaken = [outcome for outcome in outcomes if outcome.verdict is not Verdict.TAKEN]
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
+            now = await database_now(connection)
             is_ours = await _progress(
                 connection,
                 order,

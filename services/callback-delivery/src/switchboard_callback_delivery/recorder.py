@@ -14,19 +14,21 @@ from switchboard.callbacks.schedule import LIFETIME, Head, Verdict, may_be_passe
 from switchboard.crash import crash_point
 from switchboard.ids import LaneId, time_of
 from switchboard.lanes.lane import Limits
-from switchboard.lanes.locked import LockedLanes
+from switchboard.lanes.locked import LockedLanes, lock_lanes
 from switchboard.store import timeline
 from switchboard.store.group_commit import GroupCommit
-from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool
+from switchboard.store.pool import TRANSIENT_ERRORS, Connection, Pool, database_now
 from switchboard.store.writes import Writes
 from switchboard.telemetry.export import ask_for_export
 from switchboard.telemetry.sampling import is_sampled
 from switchboard.timeline import Happening
-from switchboard_callback_delivery import pacing, store
+from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.event import Lease, Outcome
 from switchboard_callback_delivery.happening import happening_of, has_timeline, oldest_with_timeline
 from switchboard_callback_delivery.metrics import DeliveryMetrics
-from switchboard_callback_delivery.store import Ended, Health, KnownHealth, Parked
+from switchboard_callback_delivery.store import streams
+from switchboard_callback_delivery.store.events import Ended, Parked, insert_ended
+from switchboard_callback_delivery.store.health import Health, KnownHealth, add_tallies, known_healths, save_health
 from switchboard_callback_delivery.taken import is_plain, record_taken
 
 #: How often it is written that an endpoint takes callbacks, while nothing is wrong with it.
@@ -77,7 +79,7 @@ class Recorder:
         tallies, self._tallies = self._tallies, {}
         try:
             async with self._pool.acquire() as connection:
-                await store.add_tallies(connection, tallies, await store.database_now(connection))
+                await add_tallies(connection, tallies, await database_now(connection))
         except BaseException:
             for lane, (taken, failed) in tallies.items():
                 self._tally(lane, taken, failed)
@@ -101,11 +103,11 @@ class Recorder:
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> list[None]:
         async with self._pool.acquire() as connection, connection.transaction():
-            now = await store.database_now(connection)
+            now = await database_now(connection)
             plan = _Plan(outcomes, now, self._told_taken)
-            lanes = await store.lock(connection, plan.lanes, now)
-            held = await store.ours(connection, plan.leases) if plan.leases else set()
-            known = await store.known_healths(connection, plan.failing) if plan.failing else {}
+            lanes = await lock_lanes(connection, plan.lanes, now)
+            held = await streams.ours(connection, plan.leases) if plan.leases else set()
+            known = await known_healths(connection, plan.failing) if plan.failing else {}
             await self._save(connection, lanes, plan, held, known, now)
             await lanes.save(connection)
             happenings = _happenings(outcomes, now)
@@ -172,12 +174,12 @@ class Recorder:
                     if may_be_passed(since, health.taken_at if health else None, now):
                         passed.append(outcome.lease)
         recovered = plan.teach(lanes, {lane for lane, health in known.items() if health.is_suspended}, now)
-        await store.insert_ended(connection, fresh_ended, now)
-        await store.park(connection, lanes, fresh_parked, now)
-        await store.finish(connection, lanes, ended, now)
-        await store.reschedule(connection, failed, now)
-        await store.pass_heads(connection, passed, now)
-        await store.save_health(connection, plan.healths(recovered), now)
+        await insert_ended(connection, fresh_ended, now)
+        await streams.park(connection, lanes, fresh_parked, now)
+        await streams.finish(connection, lanes, ended, now)
+        await streams.reschedule(connection, failed, now)
+        await streams.pass_heads(connection, passed, now)
+        await save_health(connection, plan.healths(recovered), now)
 
     def _parked(self, outcome: Outcome, now: datetime) -> Parked | None:
         """The event as it waits for its next try; None if this was the last."""
