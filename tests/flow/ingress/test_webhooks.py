@@ -1,5 +1,6 @@
 """Webhooks over HTTP."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from switchboard.configuration import App, ConfigurationStore, Webhook
 from switchboard.ids import WebhookId, is_ulid, mint
 from switchboard.store.callbacks import CallbackState, OrderKind, orders
 from switchboard.store.pool import Pool
+from switchboard.testing import wait_until
 from switchboard.trigger import Trigger
 
 
@@ -141,6 +143,26 @@ async def test_a_sixth_webhook_and_a_target_twice_are_refused(call: Client, app:
     assert (await call("POST", "/webhooks", a_create(app))).fields == ["app_id"]
     moved = await call("PATCH", f"/webhooks/{webhooks[0]['id']}", {"target": webhooks[1]["target"]})
     assert moved.fields == ["target"]
+
+
+async def test_changes_at_once_lose_nothing_of_each_other(
+    call: Client, app: App, store: ConfigurationStore, pool: Pool
+) -> None:
+    path = f"/webhooks/{(await call('POST', '/webhooks', a_create(app, secret='wharf-lantern-42'))).json['id']}"
+    async with pool.acquire() as connection, connection.transaction():
+        # Whoever writes a webhook of the app has read it by the time it waits for this lock.
+        await connection.execute("SELECT FROM switchboard.apps WHERE id = $1 FOR UPDATE", app.id)
+        changes = [
+            asyncio.create_task(call("PATCH", path, {"target": "https://quay.example/elsewhere"})),
+            asyncio.create_task(call("POST", f"{path}:rotate-secret", {"secret": "buoy-and-bell-77"})),
+        ]
+        await wait_until(lambda: connection.fetchval("SELECT count(*) = 2 FROM pg_locks WHERE NOT granted"))
+    answers = await asyncio.gather(*changes)
+
+    [stored] = await store.webhooks(app.id)
+    assert [answer.status for answer in answers] == [200, 200]
+    assert stored.target == "https://quay.example/elsewhere"
+    assert stored.secrets == ("buoy-and-bell-77", "wharf-lantern-42")
 
 
 @pytest.mark.parametrize("spelling", ["SMART_CONVERSATION", "SMART_CONVERSATIONS"])

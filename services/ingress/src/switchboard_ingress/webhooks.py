@@ -1,6 +1,6 @@
 """Webhooks: made, read, changed, deleted (conversation-api 4.3, 9.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -49,36 +49,43 @@ class Webhooks:
         """Make a webhook. Raises BadRequest, and NotFound for its app."""
         given = _body.read(raw)
         secrets = (given.secret,) if given.secret else ()
-        return await self._put(project_id, WebhookId(mint()), given, secrets, None)
+        webhook = _webhook(WebhookId(mint()), project_id, given, secrets, None)
+        await self._put(webhook)
+        return _view(webhook)
 
     async def change(
         self, project_id: ProjectId, webhook_id: str, raw: bytes, mask: Sequence[str] | None
     ) -> dict[str, Any]:
         """Change what the mask, or else the body, names. Raises NotFound, BadRequest."""
-        webhook = await self.find(project_id, webhook_id)
-        given = _body.plain(raw or b"{}")
-        if not isinstance(given, dict):
-            _body.convert(given)  # refuses it by name
-        changed = _body.convert(patched(_writable(webhook), given, mask, FIELDS))
-        secrets, until = webhook.secrets, webhook.rotation_until
-        if changed.secret != webhook.secret:
-            secrets = (changed.secret, *secrets)[:_SECRETS_KEPT] if changed.secret else ()
-            until = datetime.now(UTC) + _OVERLAP
-        return await self._put(project_id, webhook.id, changed, secrets, until)
+
+        def change(before: Webhook) -> Webhook:
+            given = _body.plain(raw or b"{}")
+            if not isinstance(given, dict):
+                _body.convert(given)  # refuses it by name
+            changed = _body.convert(patched(_writable(before), given, mask, FIELDS))
+            secrets, until = before.secrets, before.rotation_until
+            if changed.secret != before.secret:
+                secrets = (changed.secret, *secrets)[:_SECRETS_KEPT] if changed.secret else ()
+                until = datetime.now(UTC) + _OVERLAP
+            return _webhook(before.id, project_id, changed, secrets, until)
+
+        return _view(await self._change(project_id, webhook_id, change))
 
     async def rotate_secret(self, project_id: ProjectId, webhook_id: str, raw: bytes) -> dict[str, Any]:
         """Give a webhook a new secret; for a while the one before signs too. Raises NotFound, BadRequest."""
-        webhook = await self.find(project_id, webhook_id)
-        rotation = _rotation.read(raw or b"{}")
-        if found := check_rotation(rotation):
-            raise BadRequest(*found)
-        secret = rotation.secret or random_token()
-        secrets = webhook.secrets if secret == webhook.secret else (secret, *webhook.secrets)[:_SECRETS_KEPT]
-        until = datetime.now(UTC) + timedelta(seconds=int(rotation.overlap[:-1]))
-        if until <= datetime.now(UTC):
-            secrets = secrets[:1]
-        changed = replace(webhook, secrets=secrets, rotation_until=until if len(secrets) > 1 else None)
-        await self._store.put_webhook(changed)
+
+        def rotate(before: Webhook) -> Webhook:
+            rotation = _rotation.read(raw or b"{}")
+            if found := check_rotation(rotation):
+                raise BadRequest(*found)
+            secret = rotation.secret or random_token()
+            secrets = before.secrets if secret == before.secret else (secret, *before.secrets)[:_SECRETS_KEPT]
+            until = datetime.now(UTC) + timedelta(seconds=int(rotation.overlap[:-1]))
+            if until <= datetime.now(UTC):
+                secrets = secrets[:1]
+            return replace(before, secrets=secrets, rotation_until=until if len(secrets) > 1 else None)
+
+        changed = await self._change(project_id, webhook_id, rotate)
         return {"webhook": _view(changed), "previous_secret_until": changed.rotation_until}
 
     async def delete(self, project_id: ProjectId, webhook_id: str) -> None:
@@ -89,34 +96,20 @@ class Webhooks:
         # Its lane would come to each at its own time: behind a closed gate at the next probe.
         await callbacks.dismiss_waiting(self._store.pool, project_id, webhook.app_id, webhook.id)
 
-    async def _put(
-        self,
-        project_id: ProjectId,
-        webhook_id: WebhookId,
-        given: WebhookInput,
-        secrets: tuple[str, ...],
-        rotation_until: datetime | None,
-    ) -> dict[str, Any]:
-        if found := check_webhook(given):
-            raise BadRequest(*found)
-        await self._apps.find(project_id, given.app_id)
-        webhook = Webhook(
-            id=webhook_id,
-            app_id=AppId(given.app_id),
-            project_id=project_id,
-            target=given.target,
-            triggers=given.triggers,
-            target_type=given.target_type,
-            secrets=secrets,
-            client_credentials=given.client_credentials,
-            rotation_until=rotation_until if len(secrets) > 1 else None,
-            ends_retries_on=given.ends_retries_on,
-        )
+    async def _change(self, project_id: ProjectId, webhook_id: str, change: Callable[[Webhook], Webhook]) -> Webhook:
+        """Write what `change` makes of the webhook as it is; again, if somebody else changed it meanwhile."""
+        while True:
+            before = await self.find(project_id, webhook_id)
+            after = change(before)
+            if await self._put(after, instead_of=before):
+                return after
+
+    async def _put(self, webhook: Webhook, *, instead_of: Webhook | None = None) -> bool:
+        await self._apps.find(webhook.project_id, webhook.app_id)
         try:
-            await self._store.put_webhook(webhook)
+            return await self._store.put_webhook(webhook, instead_of=instead_of)
         except Conflict as conflict:
             raise BadRequest(Violation(conflict.field, conflict.description)) from conflict
-        return _view(webhook)
 
     async def find(self, project_id: ProjectId, webhook_id: str) -> Webhook:
         """One webhook of a project. Raises NotFound."""
@@ -128,6 +121,30 @@ class Webhooks:
 
 def _no_such_webhook() -> NotFound:
     return NotFound("There is no such webhook in the project.")
+
+
+def _webhook(
+    webhook_id: WebhookId,
+    project_id: ProjectId,
+    given: WebhookInput,
+    secrets: tuple[str, ...],
+    rotation_until: datetime | None,
+) -> Webhook:
+    """The webhook that an input makes. Raises BadRequest."""
+    if found := check_webhook(given):
+        raise BadRequest(*found)
+    return Webhook(
+        id=webhook_id,
+        app_id=AppId(given.app_id),
+        project_id=project_id,
+        target=given.target,
+        triggers=given.triggers,
+        target_type=given.target_type,
+        secrets=secrets,
+        client_credentials=given.client_credentials,
+        rotation_until=rotation_until if len(secrets) > 1 else None,
+        ends_retries_on=given.ends_retries_on,
+    )
 
 
 def _view(webhook: Webhook) -> dict[str, Any]:

@@ -199,8 +199,11 @@ class ConfigurationStore:
         rows = await self.pool.fetch(f"{_WEBHOOK} AND app_id = $1 ORDER BY id", app_id)
         return tuple(self._read_webhook(row) for row in rows)
 
-    async def put_webhook(self, webhook: Webhook) -> None:
-        """Make a webhook, or write it anew. Raises Conflict for a sixth one of the app or a target it already has."""
+    async def put_webhook(self, webhook: Webhook, *, instead_of: Webhook | None = None) -> bool:
+        """Make a webhook, or write it anew. Raises Conflict for a sixth one of the app or a target it already has.
+
+        With `instead_of` only if it still is as that says. Returns whether it was written.
+        """
         async with self.pool.acquire() as connection, connection.transaction():
             # The app's row keeps two requests from both making the fifth.
             await connection.execute("SELECT FROM switchboard.apps WHERE id = $1 FOR UPDATE", webhook.app_id)
@@ -210,6 +213,10 @@ class ConfigurationStore:
             )  # fmt: skip
             if others >= MAX_WEBHOOKS:
                 raise Conflict("app_id", f"an app has at most {MAX_WEBHOOKS} webhooks")
+            if instead_of is not None:
+                row = await connection.fetchrow(f"{_WEBHOOK} AND id = $1 FOR UPDATE", webhook.id)
+                if row is None or self._read_webhook(row) != instead_of:
+                    return False
             # The trigger tells of the app it belongs to now; the one it leaves has to hear of it too.
             await connection.execute(
                 "SELECT pg_notify('switchboard_configuration', 'webhooks:' || app_id)"
@@ -230,6 +237,7 @@ class ConfigurationStore:
                 )  # fmt: skip
             except asyncpg.UniqueViolationError:
                 raise Conflict("target", "the app already has a webhook with this target") from None
+        return True
 
     async def delete_webhook(self, webhook_id: WebhookId) -> bool:
         """Delete a webhook. Returns whether there was one."""
