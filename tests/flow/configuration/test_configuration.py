@@ -280,8 +280,12 @@ async def test_what_is_in_memory_is_answered_without_the_database(
     store: ConfigurationStore, configuration: Configuration, pool: Pool
 ) -> None:
     written = app()
+    told: list[str] = []
+    configuration.on_change(told.append)
     await store.insert_app(written)
-    await wait_until(lambda: configuration.app(written.id))
+    # What is read before the change is heard of would be read again.
+    await wait_until(lambda: f"apps:{written.id}" in told)
+    await configuration.app(written.id)
     await pool.expire_connections()
     taken = [await pool.acquire() for _ in range(3)]  # all that the listening connection leaves
 
