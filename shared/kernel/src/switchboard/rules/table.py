@@ -75,7 +75,7 @@ def _page() -> Iterator[str]:
     yield "# What follows what"
     yield ""
     yield "Every fact about a message to a contact, and what the router makes of it."
-    yield "The page is generated from the rules (`switchboard.rules.progress`); a test keeps it true."
+    yield "The page is generated from the rules (`switchboard.rules.facts`, `.deadlines`); a test keeps it true."
     yield ""
     yield "Each cell says what the app is told, then what happens next."
     yield "*Nothing* means: it is recorded in the timeline, and that is all."
