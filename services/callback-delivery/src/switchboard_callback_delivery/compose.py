@@ -33,6 +33,9 @@ from switchboard_callback_delivery.token import Tokens
 GROUP: Final = "callback-delivery"
 #: How long tries under way may take at the end: as long as one may take, and a little.
 _LAST_TRIES_SECONDS: Final = 11.0
+#: Callbacks read from one partition and not done, at least. Half of the slots may come from one; what is read beyond
+#: that only lies in memory.
+_LEAST_READ: Final = 500
 
 
 @asynccontextmanager
@@ -129,6 +132,7 @@ class Machine:
             topics=[CALLBACKS.name(settings.topic_prefix)],
             group=f"{settings.topic_prefix}{GROUP}",
             handle=InSlots(self.delivery, slots=settings.slots),
+            max_in_flight_per_partition=max(_LEAST_READ, settings.slots // 2),
             producer=producer,
             on_dead_letter=self.on_dead_letter,
             known=KNOWN_ERRORS,
