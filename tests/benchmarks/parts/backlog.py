@@ -23,9 +23,6 @@ from switchboard.store.pool import PLANS_WITHOUT_STATISTICS
 #: QUEUED_ON_CHANNEL and DELIVERED.
 _CALLBACKS: Final = 2
 _SMALL_RUNS: Final = 5
-#: The slots that callback-delivery has by default, of which the one endpoint here may have as many as any: with more,
-#: what is under way at once is most of what its memory grows by.
-_ROOM: Final = ("--env", "callback-delivery:SWITCHBOARD_ENDPOINT_CONCURRENCY=256")
 #: Waiting when the plan is looked at, and how many are asked for.
 _MOST_WAITING: Final = 1_000_000
 _ASKED: Final = 1_000
@@ -38,7 +35,7 @@ async def backlog(bench: Bench) -> Result:
     apart: the blocks that finding the next in line reads, up to a million.
     """
     few, many = bench.scale.backlogs
-    async with bench.product(options=_ROOM) as running:
+    async with bench.product() as running:
         await _drain(bench, running, few)
         small = [(await _drain(bench, running, few)).cost for _ in range(_SMALL_RUNS)]
         drained = await _drain(bench, running, many)

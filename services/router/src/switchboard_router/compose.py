@@ -102,7 +102,7 @@ READS: Final[tuple[tuple[Topic[Any], str], ...]] = (
 )
 
 
-#: Batches of one topic under way at once. They mostly lock the same lanes, so more of them would only be smaller.
+#: Batches of one topic under way at once. They mostly take turns in the same lanes: more would only be smaller.
 BATCHES_AT_ONCE: Final = 2
 
 

@@ -17,7 +17,7 @@ from switchboard.bus.settings import BusSettings
 #: aiokafka's own watch over polls: it stops for ever after one cancelled `getmany`, so ours stands in for it.
 MAX_POLL_INTERVAL_MS: Final = 24 * 3_600_000
 #: What a batch of one message adds to its size, at most.
-_FRAMING_BYTES: Final = 1_000
+_BATCH_FRAMING_BYTES: Final = 1_000
 
 
 def build_broker(settings: BusSettings) -> KafkaBroker:
@@ -70,7 +70,7 @@ def build_subscriber(
         max_poll_records=max_poll_records,
         # The largest batch there is: what is fetched ahead lies in memory for each partition. A larger one, of other
         # settings, is fetched alone.
-        max_partition_fetch_bytes=max(settings.max_batch_bytes, settings.max_message_bytes + _FRAMING_BYTES),
+        max_partition_fetch_bytes=max(settings.max_batch_bytes, settings.max_message_bytes + _BATCH_FRAMING_BYTES),
         isolation_level="read_uncommitted",
         include_in_schema=False,
     )
