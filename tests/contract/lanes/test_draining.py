@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -12,11 +13,11 @@ from typing import Any
 import pytest
 from tests.contract.lanes.conftest import ACCOUNT, LANE, SMS, World, key_of
 
-from switchboard.ids import AppId
+from switchboard.ids import AppId, LaneId
 from switchboard.lanes import Ask, Limits, Waiting, dispatch_lane, lock_lanes
 from switchboard.lanes import gate as gates
 from switchboard.lanes.drainer import Drainer
-from switchboard.lanes.round import Granted
+from switchboard.lanes.round import HEADS, Granted
 from switchboard.rules.progress import AttemptEnd
 from switchboard.testing import wait_until
 
@@ -62,6 +63,35 @@ async def test_those_who_wait_are_published_in_the_order_they_entered(world: Wor
     assert [item.key for item in world.published] == [key_of(ask) for ask in waiting]
     assert await world.pool.fetchval("SELECT count(*) FROM lane_items") == 0
     assert (await world.lane())["owner"] is None
+
+
+async def test_the_next_are_found_without_a_look_at_those_behind_them(world: World) -> None:
+    # A long line came and went, and the table's statistics say that hardly anything is there.
+    await lay_items(world, dispatch_lane(AppId("gone"), SMS))
+    await world.pool.execute("VACUUM ANALYZE lane_items")
+    await world.pool.execute("DELETE FROM lane_items")
+    await world.pool.execute("VACUUM (TRUNCATE false) lane_items")
+    await lay_items(world, LANE)
+
+    plan = "\n".join(
+        row[0]
+        for row in await world.pool.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS off) {HEADS}", [LANE], [10], [0], [5_000])
+    )
+
+    assert "rows=10.00" in plan
+    blocks = re.search(r"Buffers: shared hit=(\d+)", plan)
+    assert blocks
+    assert int(blocks[1]) < 50, plan
+
+
+async def lay_items(world: World, lane: LaneId) -> None:
+    """Ten thousand that wait, in the line alone."""
+    await world.pool.execute(
+        "INSERT INTO lane_items (message_id, step, submission, lane, priority, sequence, units, other_channel_left,"
+        " entered_at) SELECT 'message' || number, 0, 1, $1, 1, number, 1, false, now()"
+        " FROM generate_series(1, 10000) AS number",
+        lane,
+    )
 
 
 async def test_high_goes_before_normal(world: World) -> None:
