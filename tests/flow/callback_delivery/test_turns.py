@@ -34,6 +34,20 @@ async def test_a_burst_above_an_endpoints_concurrency_goes_without_waiting_in_ro
     assert running.parked() == 0
 
 
+async def test_a_quick_endpoint_has_the_slots_that_nobody_else_needs(world: World, receiver: Receiver) -> None:
+    webhook = world.apps.add(receiver.url(), per_second=10_000)
+    running = await world.run(slots=40, endpoint_concurrency=10)
+    # Now it is known how quick it is.
+    await world.publish(*(callback(webhook) for _ in range(10)))
+    await wait_until(lambda: len(receiver.taken) == 10)
+
+    await world.publish(*(callback(webhook) for _ in range(200)))
+
+    await wait_until(lambda: len(receiver.taken) == 210)
+    assert receiver.most_under_way <= 10
+    assert running.parked() == 0
+
+
 async def test_what_waits_its_turn_too_long_is_parked_and_frees_its_slots(world: World, receiver: Receiver) -> None:
     stuck = asyncio.Event()
     receiver.behave = lambda got: Answer(after=stuck if got.path == "/stuck" else None)

@@ -81,7 +81,7 @@ class Machine:
             pool, metrics, trace_ratio=settings.trace_sample_ratio if settings.otlp_endpoint else None
         )
         #: Of events from the topic, slow ones included, and of events that had waited: each has its own room.
-        self.flights = Flights(share, metrics, waiting=quarter - share)
+        self.flights = Flights(share, metrics, least=quarter, most=settings.slots)
         self.retries = Flights(share, metrics)
         self.drainer = Drainer(
             pool=pool,

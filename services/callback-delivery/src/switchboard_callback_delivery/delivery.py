@@ -27,7 +27,7 @@ from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.admission import admit, changed
 from switchboard_callback_delivery.destination import Apps, Destination, destinations_of
 from switchboard_callback_delivery.event import Event, Lease, Outcome, event_of
-from switchboard_callback_delivery.flight import Flights
+from switchboard_callback_delivery.flight import Flights, Turn
 from switchboard_callback_delivery.metrics import DeliveryMetrics
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
@@ -210,7 +210,7 @@ class Delivery:
             self._metrics.parked.inc(count)
             self._on_due()
 
-    async def _try(self, this: _Try) -> None:
+    async def _try(self, this: _Try, turn: Turn) -> None:
         if this.parked:
             return
         this.begun, this.since = True, time.monotonic()
@@ -219,6 +219,7 @@ class Delivery:
         try:
             outcome = await self._poster.post(arrived.event, arrived.destination)
             this.posted = True
+            turn.answered()
             crash_point("delivery.after_post")
             if this.leasing is not None:
                 await this.leasing
@@ -243,7 +244,7 @@ class Delivery:
             if this.settled:
                 self._leased -= 1
 
-    async def _dismiss(self, record: Record, event: Event, slots: Slots) -> None:
+    async def _dismiss(self, record: Record, event: Event, slots: Slots, _: Turn) -> None:
         try:
             await self._recorder.record(Outcome(event=event, dismissed=True))
             slots.finish(record)

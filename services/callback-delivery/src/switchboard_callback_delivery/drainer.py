@@ -27,7 +27,7 @@ from switchboard.trigger import Trigger
 from switchboard_callback_delivery import pacing
 from switchboard_callback_delivery.destination import Apps, destination_of
 from switchboard_callback_delivery.event import Event, Outcome
-from switchboard_callback_delivery.flight import Flights
+from switchboard_callback_delivery.flight import Flights, Turn
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
 from switchboard_callback_delivery.store import endpoints, streams
@@ -192,7 +192,7 @@ class Drainer:
             pacing.begin(lanes, lane_id, tries, now)
         return claimed
 
-    async def _try(self, claimed: Claimed, now: datetime) -> None:
+    async def _try(self, claimed: Claimed, now: datetime, turn: Turn) -> None:
         event, lease = claimed.event, claimed.lease
         try:
             destination = None if claimed.is_finished else await destination_of(self._apps, event)
@@ -210,6 +210,7 @@ class Drainer:
             else:
                 started_at = datetime.now(UTC)
                 outcome = await self._poster.post(event, destination, lease)
+                turn.answered()
                 crash_point("delivery.after_post")
                 await self._recorder.record(replace(outcome, started_at=started_at))
         except Exception as error:  # noqa: BLE001  # its lease runs out, and it is tried again

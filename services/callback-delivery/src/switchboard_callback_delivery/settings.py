@@ -12,13 +12,14 @@ class DeliverySettings(CommonSettings):
     """What callback-delivery needs beyond what every service does."""
 
     slots: Annotated[int, Field(ge=8, le=10_000)] = Field(
-        1024, description="Callbacks from the topic under way at once. One endpoint gets at most a quarter."
+        1024,
+        description="Callbacks from the topic under way at once. One endpoint gets a quarter, more if it is quick.",
     )
     retry_slots: Annotated[int, Field(ge=8, le=10_000)] = Field(
         256, description="Callbacks that had waited under way at once. One endpoint gets at most a quarter."
     )
     endpoint_concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        50, description="Callbacks under way to one endpoint at once, from one process."
+        50, description="Callbacks that one endpoint has to answer at once, from one process."
     )
     allowed_networks: str = Field(
         "",
