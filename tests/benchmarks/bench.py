@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 from tests.benchmarks.outside.driver import Report
-from tests.benchmarks.product import ROOM_FOR_ONE_ENDPOINT, STATUSES, Load, Product, World, product
+from tests.benchmarks.product import STATUSES, Load, Product, World, product
 from tests.benchmarks.servers import BenchServers
 from tests.benchmarks.usage import cpu_between
 
@@ -75,7 +75,7 @@ class Bench(Struct, frozen=True):
 
     @asynccontextmanager
     async def product(
-        self, environment: Mapping[str, str] | None = None, options: Sequence[str] = ROOM_FOR_ONE_ENDPOINT
+        self, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
     ) -> AsyncIterator[Product]:
         """Switchboard, up and warm."""
         async with product(self.folder / "up", self.servers, self.world, environment, options) as running:

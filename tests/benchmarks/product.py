@@ -37,13 +37,6 @@ UNPACED: Final = 100_000
 SMS: Final = ChannelName("SMS")
 TELEGRAM: Final = ChannelName("TELEGRAM")
 ACCOUNT: Final = "bench"
-#: One endpoint takes what thousands share elsewhere: it is given the room they have together, so that what is measured
-#: is not how an overrun endpoint's callbacks are parked. The part `hanging` runs with the defaults.
-ROOM_FOR_ONE_ENDPOINT: Final = (
-    "--env", "callback-delivery:SWITCHBOARD_SLOTS=4096",
-    "--env", "callback-delivery:SWITCHBOARD_RETRY_SLOTS=4096",
-    "--env", "callback-delivery:SWITCHBOARD_ENDPOINT_CONCURRENCY=1024",
-)  # fmt: skip
 _SERVICES: Final = ("ingress", "router", "channel-adapter", "callback-delivery")
 #: What is reported of a message that goes out and arrives.
 STATUSES: Final = ("QUEUED_ON_CHANNEL", "DELIVERED")
@@ -297,7 +290,7 @@ async def product(
     servers: BenchServers,
     world: World,
     environment: Mapping[str, str] | None = None,
-    options: Sequence[str] = ROOM_FOR_ONE_ENDPOINT,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Product]:
     """`switchboard up` on these servers, until the block ends."""
     home = Home(folder)

@@ -142,7 +142,7 @@ async def endpoints(bench: Bench) -> Result:
     """Thousands of live endpoints, one in a hundred of them hanging, and a million callbacks parked at dead ones."""
     live, count = bench.scale.endpoints, bench.scale.callbacks * 2
     parked = bench.scale.waiting[1]
-    async with bench.product(options=()) as running, _producer(bench) as producer:
+    async with bench.product() as running, _producer(bench) as producer:
         webhooks = await running.add_endpoints([_path(number) for number in range(live)])
         hang = {webhook.id for number, webhook in enumerate(webhooks) if number % _ONE_HANGS_IN == 0}
         stream = _Stream(bench, producer, _maker(running, webhooks), hang)
@@ -205,7 +205,7 @@ async def three(bench: Bench) -> Result:
 
 async def hanging(bench: Bench) -> Result:
     """One endpoint answers after 10 s and gets a tenth of the traffic: what the others notice."""
-    async with sink("tests.benchmarks.outside.receiver") as slow, bench.product(options=()) as running:
+    async with sink("tests.benchmarks.outside.receiver") as slow, bench.product() as running:
         good = f"http://127.0.0.1:{bench.world.receiver.told}/good"
         rate = await bench.half(running)
         alone = await _told_at(bench, running, rate, [good])

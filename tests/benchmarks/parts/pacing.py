@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 from tests.benchmarks.bench import Bench, Figure, Result, percentile
 from tests.benchmarks.lines import clear, lay, let_go, stop_all
-from tests.benchmarks.product import ROOM_FOR_ONE_ENDPOINT, SMS, UNPACED, Product, Void
+from tests.benchmarks.product import SMS, UNPACED, Product, Void
 
 from switchboard.ids import AppId
 from switchboard.lanes import dispatch_lane
@@ -53,7 +53,7 @@ async def pacing(bench: Bench) -> Result:
     First as many senders as half of saturation allows, and everything runs. Then all of them while the adapter stands
     still, so that nobody takes what they are granted: two routers, the database and the broker alone.
     """
-    async with bench.product(options=(*ROOM_FOR_ONE_ENDPOINT, *_ROUTERS)) as running:
+    async with bench.product(options=_ROUTERS) as running:
         rate = await bench.half(running)
         some = await running.more_apps(_within(_rates(), rate))
         everyone = await running.more_apps(islice(_rates(), _SENDERS))
