@@ -17,7 +17,7 @@ from switchboard.records import DispatchMessage
 from switchboard.store import timeline
 from switchboard.testing import wait_until
 from switchboard.topics import DISPATCH
-from switchboard_channel_adapter.admission import Admission
+from switchboard_channel_adapter.admission import Admission, SharedSlots
 from switchboard_channel_adapter.errands import Errands
 from switchboard_channel_adapter.lines import RequestLine
 from switchboard_channel_adapter.submit import Submitter
@@ -238,10 +238,15 @@ class NoWay(RequestLine):
         return None
 
 
+def admission(**options: float) -> Admission:
+    """Slots enough."""
+    return Admission(8, SharedSlots(0), most=2, **options)
+
+
 def submitter(
     world: World, channel: ScriptedChannel, line: type[RequestLine] = RequestLine, **options: object
 ) -> Submitter:
-    given = {"claims": world.claims(), "recorder": world.recorder, "admission": Admission(8), **options}
+    given = {"claims": world.claims(), "recorder": world.recorder, "admission": admission(), **options}
     return Submitter(
         channel.manifest,
         line(channel, PooledHttpClient()),
@@ -267,7 +272,7 @@ def record_of(order: DispatchMessage, world: World) -> Record:
 
 async def test_what_cannot_be_written_within_patience_is_throttled_and_finished(world: World) -> None:
     channel, settled = ScriptedChannel(), Settled()
-    served = submitter(world, channel, NoWay, admission=Admission(8, patience_seconds=0.05))
+    served = submitter(world, channel, NoWay, admission=admission(patience_seconds=0.05))
     order = await world.plan()
     await served([record_of(order, world)], settled)  # type: ignore[arg-type]
     await wait_until(lambda: settled.said)

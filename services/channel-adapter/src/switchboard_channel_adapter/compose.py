@@ -25,7 +25,7 @@ from switchboard.ids import mint
 from switchboard.runtime import Runtime
 from switchboard.store.pool import TRANSIENT_ERRORS, Pool
 from switchboard.topics import DISPATCH, BrokenRecord, UnknownRecord
-from switchboard_channel_adapter.admission import Admission
+from switchboard_channel_adapter.admission import admissions
 from switchboard_channel_adapter.binds import Binds
 from switchboard_channel_adapter.claims import Claims
 from switchboard_channel_adapter.errands import Errands
@@ -157,14 +157,14 @@ def consumer(service: str, parts: Parts, channel: ChannelName, submitter: Submit
 def _submitters(
     parts: Parts, adapters: Mapping[ChannelName, Adapter], lines: Mapping[ChannelName, Line], receipts: Receipts
 ) -> dict[ChannelName, Submitter]:
-    admission = Admission(parts.settings.slots)
+    admission = admissions(parts.settings.slots, adapters)
     claims = Claims(parts.pool, parts.owner)
     recorder = Recorder(parts.pool, parts.producer, receipts, topic_prefix=parts.settings.topic_prefix)
     return {
         channel: Submitter(
             adapter.manifest,
             lines[channel],
-            admission=admission,
+            admission=admission[channel],
             claims=claims,
             recorder=recorder,
             configuration=parts.configuration,

@@ -17,7 +17,9 @@ class AdapterSettings(CommonSettings):
 
     channels: str = Field(default="", description="Channels to serve, comma-separated; empty: all there are.")
     slots: Annotated[int, Field(ge=4, le=10_000)] = Field(
-        default=4_000, description="Attempts under way at once in this process; one account gets a quarter."
+        default=4_000,
+        description="Attempts under way at once in this process. An account gets a quarter; half belong to its "
+        "channels, in equal parts.",
     )
     public_url: str = Field(
         default="",
