@@ -28,11 +28,14 @@ from switchboard_callback_delivery.orders import Orders
 from switchboard_callback_delivery.posting import Poster
 from switchboard_callback_delivery.recorder import Recorder
 from switchboard_callback_delivery.settings import DeliverySettings
+from switchboard_callback_delivery.store.streams import LEASE_SECONDS
 from switchboard_callback_delivery.token import Tokens
 
 GROUP: Final = "callback-delivery"
 #: How long tries under way may take at the end: as long as one may take, and a little.
 _LAST_TRIES_SECONDS: Final = 11.0
+#: So many tries, one after the other, end before a lease does.
+_TURNS_WITHIN_A_LEASE: Final = int(LEASE_SECONDS // _LAST_TRIES_SECONDS)
 #: Callbacks read from one partition and not done, at least. Half of the slots may come from one; what is read beyond
 #: that only lies in memory.
 _LEAST_READ: Final = 500
@@ -82,7 +85,8 @@ class Machine:
         )
         #: Of events from the topic, slow ones included, and of events that had waited: each has its own room.
         self.flights = Flights(share, metrics, least=quarter, most=settings.slots)
-        self.retries = Flights(share, metrics)
+        # What awaits its turn here has its lease already, and must not lose it while the tries before it time out.
+        self.retries = Flights(share, metrics, most=_TURNS_WITHIN_A_LEASE * share)
         self.drainer = Drainer(
             pool=pool,
             apps=apps,
