@@ -47,6 +47,7 @@ from switchboard_channels.telegram.manifest import MANIFEST
 
 PROJECT = ProjectId("0d2c8f1a-6a5e-4a57-9a58-6b1f6fb1b0c4")
 TELEGRAM = ChannelName("TELEGRAM")
+SMS = ChannelName("SMS")
 KEYS = KeyRing.generate()
 AT_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -98,6 +99,21 @@ class World:
             manifest, self.pool, self.producer, self.receipts, self.configuration,
             topic_prefix=self.prefix, hash_key=b"k" * 32,
         )  # fmt: skip
+
+    async def bot(self) -> tuple[AppId, AccountKey]:
+        """A new app with a bot."""
+        app_id = AppId(mint())
+        await self.configuration.store.insert_app(
+            App(
+                id=app_id,
+                project_id=PROJECT,
+                display_name="Harbour notices",
+                channel_credentials=(
+                    Credential(channel=TELEGRAM, telegram_credentials=TelegramCredentials("1:token")),
+                ),
+            )
+        )
+        return app_id, AccountKey(f"app:{app_id}:TELEGRAM")
 
     async def plan(
         self,
@@ -215,22 +231,13 @@ async def world(pool: Pool, kafka: str, topic_prefix: str) -> AsyncIterator[Worl
     configuration = Configuration(store)
     await configuration.start()
     bus = BusSettings(bootstrap=kafka, topic_prefix=topic_prefix)
-    specs = [TopicSpec(name, 2) for name in topic_names(topic_prefix, [TELEGRAM, ChannelName("SMS")])]
+    specs = [TopicSpec(name, 2) for name in topic_names(topic_prefix, [TELEGRAM, SMS])]
     await ensure_topics(kafka, [*specs, dead_letter_topic(bus)])
     producer = Producer(bus)
     await producer.start()
     world = World(pool, producer, configuration, kafka, topic_prefix)
-    world.app_id = AppId(mint())
-    world.account = AccountKey(f"app:{world.app_id}:TELEGRAM")
     await store.put_project(PROJECT, "Harbour")
-    await store.insert_app(
-        App(
-            id=world.app_id,
-            project_id=PROJECT,
-            display_name="Harbour notices",
-            channel_credentials=(Credential(channel=TELEGRAM, telegram_credentials=TelegramCredentials("1:token")),),
-        )
-    )
+    world.app_id, world.account = await world.bot()
     yield world
     await producer.stop()
     await configuration.stop()

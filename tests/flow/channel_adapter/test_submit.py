@@ -21,8 +21,9 @@ from switchboard_channel_adapter.admission import Admission, SharedSlots
 from switchboard_channel_adapter.errands import Errands
 from switchboard_channel_adapter.lines import RequestLine
 from switchboard_channel_adapter.submit import Submitter
+from switchboard_channels.telegram.manifest import MANIFEST
 
-from .conftest import TELEGRAM, ScriptedChannel, Start, World, quick
+from .conftest import SMS, TELEGRAM, ScriptedChannel, Start, World, quick
 
 NO_LINE = Reason(ReasonCode.BAD_REQUEST, "no")
 
@@ -131,6 +132,30 @@ async def test_a_call_that_hangs_holds_no_partition(
 
     consumed = await wait_until(lambda: committed(world))
     assert consumed == 4
+
+
+async def test_a_channel_whose_accounts_all_hang_leaves_slots_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, world: World, start: Start
+) -> None:
+    monkeypatch.setattr("switchboard_channel_adapter.submit.DRAIN_SECONDS", 0.05)
+
+    async def hangs(attempt: Attempt) -> SendResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    dead, alive = ScriptedChannel(hangs), ScriptedChannel(manifest=msgspec.structs.replace(MANIFEST, channel=SMS))
+    await start(dead, alive, slots=4)
+    for chat in "1234":
+        app_id, account = await world.bot()
+        await world.dispatch(await world.plan(chat, app_id=app_id, account=account))
+    await wait_until(lambda: len(dead.submitted) == 3)
+    order = await world.plan(identity=ChannelIdentity(SMS, "46701234567"))
+
+    await world.dispatch(order)
+
+    await wait_until(lambda: world.outcomes(order))
+    assert isinstance((await world.outcomes(order))[0], Accepted)
+    assert [attempt.message_id for attempt in alive.submitted] == [order.message_id]
 
 
 async def committed(world: World) -> int:
