@@ -40,8 +40,8 @@ ON CONFLICT DO NOTHING
 """
 _WAITING: Final = """
 SELECT r.account, r.provider_id, r.status, r.aliases, r.fact
-FROM switchboard.receipts r
-WHERE r.aliases && $2::text[] AND r.account = ANY($1::text[])
+FROM switchboard.receipts_called($2::text[]) r
+WHERE r.account = ANY($1::text[])
 """
 # Both rows are there and neither side found the other: it died between its commit and its look.
 _MISSED: Final = """

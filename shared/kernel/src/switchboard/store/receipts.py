@@ -25,9 +25,8 @@ async def waiting_for(connection: Connection, message_id: MessageId) -> list[tup
     """The stored receipts that belong to a message's attempts, in the order they came."""
     rows = await connection.fetch(
         "SELECT p.step, p.submission, p.provider_id, r.fact"
-        " FROM switchboard.provider_ids p JOIN switchboard.receipts r"
-        " ON r.account = p.account AND r.aliases @> ARRAY[p.provider_id]"
-        " WHERE p.message_id = $1 ORDER BY r.received_at",
+        " FROM switchboard.provider_ids p CROSS JOIN LATERAL switchboard.receipts_called(ARRAY[p.provider_id]) r"
+        " WHERE p.message_id = $1 AND r.account = p.account ORDER BY r.received_at",
         message_id,
     )
     return [(Met(row["step"], row["submission"], row["provider_id"]), _fact.decode(row["fact"])) for row in rows]
