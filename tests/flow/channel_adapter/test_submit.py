@@ -28,6 +28,12 @@ from .conftest import SMS, TELEGRAM, ScriptedChannel, Start, World, quick
 NO_LINE = Reason(ReasonCode.BAD_REQUEST, "no")
 
 
+async def hangs(attempt: Attempt) -> SendResult:
+    """A provider that never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def test_an_attempt_is_submitted_recorded_and_told(world: World, start: Start) -> None:
     channel = ScriptedChannel()
     await start(channel)
@@ -121,10 +127,6 @@ async def test_a_call_that_hangs_holds_no_partition(
     # Outlives the service: fixtures end in the opposite order.
     monkeypatch.setattr("switchboard_channel_adapter.submit.DRAIN_SECONDS", 0.05)
 
-    async def hangs(attempt: Attempt) -> SendResult:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     channel = ScriptedChannel(hangs)
     await start(channel)
     await world.dispatch(*[await world.plan(chat=str(n)) for n in range(4)])
@@ -138,10 +140,6 @@ async def test_a_channel_whose_accounts_all_hang_leaves_slots_to_the_others(
     monkeypatch: pytest.MonkeyPatch, world: World, start: Start
 ) -> None:
     monkeypatch.setattr("switchboard_channel_adapter.submit.DRAIN_SECONDS", 0.05)
-
-    async def hangs(attempt: Attempt) -> SendResult:
-        await asyncio.Event().wait()
-        raise AssertionError
 
     dead, alive = ScriptedChannel(hangs), ScriptedChannel(manifest=msgspec.structs.replace(MANIFEST, channel=SMS))
     await start(dead, alive, slots=4)
@@ -171,10 +169,6 @@ async def committed(world: World) -> int:
 
 
 async def test_a_provider_that_never_answers_leaves_an_unknown(world: World, start: Start) -> None:
-    async def hangs(attempt: Attempt) -> SendResult:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     await start(ScriptedChannel(hangs, quick(-1.9)))
     order = await world.plan()
     await world.dispatch(order)
@@ -327,10 +321,6 @@ async def test_a_process_that_stood_still_past_the_deadline_sends_nothing_and_sa
 
 
 async def test_a_stop_leaves_a_hanging_attempt_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hangs(attempt: Attempt) -> SendResult:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     monkeypatch.setattr("switchboard_channel_adapter.submit.DRAIN_SECONDS", 0.05)
     channel, settled = ScriptedChannel(hangs), Settled()
     served = submitter(world, channel)
