@@ -16,7 +16,9 @@ class DeliverySettings(CommonSettings):
         description="Callbacks from the topic under way at once. One endpoint gets a quarter, more if it is quick.",
     )
     retry_slots: Annotated[int, Field(ge=8, le=10_000)] = Field(
-        256, description="Callbacks that had waited under way at once. One endpoint gets at most a quarter."
+        256,
+        description="Callbacks that had waited under way at once. One endpoint gets a quarter, up to half if it is "
+        "quick.",
     )
     endpoint_concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(
         50, description="Callbacks that one endpoint has to answer at once, from one process."
